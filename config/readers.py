@@ -1,0 +1,34 @@
+"""Typed readers for the settings: each turns one written value into one good one, or says what to do."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+ADDRESS = re.compile(r"^(\[[0-9a-fA-F:]+\]|[^:\s/]+):\d{1,5}$")
+
+
+def first_given(*values: str | None) -> str:
+    """The first value that is not empty, or ''."""
+    return next((value for value in values if value), "")
+
+
+def read_key(given: str, path: Path) -> str:
+    """The key itself, or the one that the first `manage.py up` left at `path`, or '' (checks then say so)."""
+    return given or (path.read_text().strip() if path.is_file() else "")
+
+
+def is_address(entry: str) -> bool:
+    """Whether `entry` reads host:port."""
+    return bool(ADDRESS.match(entry))
+
+
+def sandbox_folder(data_dir: Path) -> Path:
+    """A short path for sandboxes, one per DATA_DIR: a unix socket's path has 108 bytes.
+
+    Root's lies outside every home, since a dropped uid has to pass through each folder above it.
+    """
+    name = hashlib.sha256(str(data_dir).encode()).hexdigest()[:8]
+    if os.geteuid() == 0:
+        return Path("/var/lib/parley") / name
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "parley" / name

@@ -1,0 +1,187 @@
+"""The one settings module. Every setting is read from the environment once, here, and nowhere else.
+
+Each secret NAME may also come as NAME_FILE, the path of a file that holds it. Without DATABASE_URL and
+REDIS_URL the servers that `manage.py up` started are taken from DATA_DIR/servers.json.
+A bad value refuses to start with a sentence that says what to do.
+"""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.csp import CSP
+
+from config.readers import first_given, is_address, read_key, sandbox_folder
+
+env = environ.FileAwareEnv()
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(env.str("DATA_DIR", default="var")).expanduser().absolute()
+HOST = env.str("HOST", default="127.0.0.1")
+PORT = env.int("PORT", default=8000)
+DEBUG = env.bool("DEBUG", default=False)
+
+# Keys -----------------------------------------------------------------------------------------------------
+SECRET_KEY = read_key(env.str("SECRET_KEY", default=""), DATA_DIR / "keys" / "secret_key")
+MASTER_KEY = read_key(env.str("MASTER_KEY", default=""), DATA_DIR / "keys" / "master_key")
+
+# Servers --------------------------------------------------------------------------------------------------
+SERVERS_FILE = DATA_DIR / "servers.json"
+_servers: dict[str, str] = json.loads(SERVERS_FILE.read_text()) if SERVERS_FILE.is_file() else {}
+DATABASE_URL = first_given(env.str("DATABASE_URL", default=""), _servers.get("database_url"))
+DATABASE_OWNER_URL = first_given(
+    env.str("DATABASE_OWNER_URL", default=""), _servers.get("database_owner_url"), DATABASE_URL
+)
+REDIS_URL = first_given(env.str("REDIS_URL", default=""), _servers.get("redis_url"))
+
+
+def _database(url: str) -> dict[str, Any]:
+    try:
+        database: dict[str, Any] = environ.Env.db_url_config(url or "postgres:///parley")
+    except (ValueError, ImproperlyConfigured) as error:
+        raise ImproperlyConfigured(
+            "DATABASE_URL must look like postgres://user:password@host:port/name"
+        ) from error
+    # One connection lives as long as its thread: the line's SQL runs on a bounded pool of threads.
+    return database | {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
+
+
+DATABASES = {"default": _database(DATABASE_URL), "owner": _database(DATABASE_OWNER_URL)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [REDIS_URL or "redis://127.0.0.1:6379"], "prefix": "parley"},
+    }
+}
+
+# The model and the sandbox --------------------------------------------------------------------------------
+MODEL_UPSTREAM_ALLOWLIST = frozenset(env.list("MODEL_UPSTREAM_ALLOWLIST", default=[]))
+if bad := sorted(entry for entry in MODEL_UPSTREAM_ALLOWLIST if not is_address(entry)):
+    raise ImproperlyConfigured(f"MODEL_UPSTREAM_ALLOWLIST takes host:port, separated by commas; not {bad}")
+ALLOW_OAUTH_TOKENS = env.bool("ALLOW_OAUTH_TOKENS", default=True)
+SANDBOX_DIR = Path(env.str("SANDBOX_DIR", default="") or sandbox_folder(DATA_DIR))
+SANDBOX_TIER = env.str("SANDBOX_TIER", default="")
+RUNNER_NAME = env.str("RUNNER_NAME", default=socket.gethostname())
+RUNNER_MAX_PROCESSES = env.int("RUNNER_MAX_PROCESSES", default=0)
+
+# Django ---------------------------------------------------------------------------------------------------
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", HOST])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+INSTALLED_APPS = [
+    "config",
+    "conversations",
+    "tenants",
+    "channels",
+    "procrastinate.contrib.django",
+    "allauth",
+    "allauth.account",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+]
+MIDDLEWARE = [
+    "tenants.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "tenants.middleware.CurrentTenantMiddleware",
+]
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = DATA_DIR / "static"
+# Served straight from the tree: there is no build step and no collected copy to forget.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+LOCALE_PATHS = [BASE_DIR / "locale"]
+DATA_UPLOAD_MAX_MEMORY_SIZE = 32 * 1024 * 1024
+
+# Who ------------------------------------------------------------------------------------------------------
+AUTH_USER_MODEL = "tenants.User"
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+ACCOUNT_ADAPTER = "tenants.accounts.AccountAdapter"
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "/"
+ACCOUNT_LOGOUT_REDIRECT_URL = "/"
+# allauth counts failed sign-ins in the cache; every web process has to see the same count.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL or "redis://127.0.0.1:6379",
+        "KEY_PREFIX": "parley",
+    }
+}
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+
+# The page -------------------------------------------------------------------------------------------------
+SECURE_CSP = {
+    "default-src": [CSP.NONE],
+    "script-src": [CSP.SELF],
+    "style-src": [CSP.SELF],
+    "img-src": [CSP.SELF],
+    "font-src": [CSP.SELF],
+    "connect-src": [CSP.SELF],
+    "form-action": [CSP.SELF],
+    "frame-ancestors": [CSP.NONE],
+    "base-uri": [CSP.NONE],
+}
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "parley": {"level": "INFO"},
+        "django": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+    },
+}
