@@ -1,0 +1,175 @@
+"""What a request of the Messages API asks: the person's prompts, and the tool results since the newest."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+from claude_runner.scripted_model.refusals import InvalidRequest
+
+REMINDER = re.compile(r"\s*<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
+NOT_SAID_BY_A_PERSON = (
+    "<command-",
+    "<local-command-",
+    "[Request interrupted by user",
+)
+CONTINUED = "This session is being continued from"
+REMEMBERED = "The person wrote: "
+"""Begins a line of a summary made by this model; what follows is one prompt, as a JSON string."""
+REMEMBERED_LINE = re.compile(rf"^{REMEMBERED}(\".*\")$", re.MULTILINE)
+DIRECTORY = re.compile(r"working directory: (/[^\n\"\\]*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool gave back."""
+
+    text: str
+    is_error: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, read once. `words` are those of the whole raw body: what it costs."""
+
+    raw: bytes
+    body: Mapping[str, Any]
+    prompts: tuple[str, ...]
+    results: tuple[ToolResult, ...]
+
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """Reads the body, or raises `InvalidRequest` with the API's words."""
+        try:
+            body = json.loads(raw)
+        except ValueError as error:
+            raise InvalidRequest(f"The request body is not valid JSON: {error}") from error
+        if not isinstance(body, dict):
+            raise InvalidRequest("The request body must be a JSON object.")
+        _check(body)
+        prompts, results = _said(body["messages"])
+        return cls(raw, body, tuple(prompts), tuple(results))
+
+    @property
+    def prompt(self) -> str:
+        """The newest text of the person; empty where there is none."""
+        return self.prompts[-1] if self.prompts else ""
+
+    @property
+    def model(self) -> str:
+        return str(self.body["model"])
+
+    @property
+    def max_tokens(self) -> int:
+        """Raises `InvalidRequest` where the field is missing, as the API does for all but token counts."""
+        limit = self.body.get("max_tokens")
+        if not isinstance(limit, int) or limit < 1:
+            raise InvalidRequest("max_tokens: Field required, an integer of at least 1")
+        return limit
+
+    @property
+    def streamed(self) -> bool:
+        return self.body.get("stream") is True
+
+    @property
+    def words(self) -> int:
+        """The gaps between words, counted in the raw bytes: 20 µs for the CLI's 50 kB."""
+        return self.raw.count(b" ") + 1
+
+    @cached_property
+    def digest(self) -> str:
+        """A name for this request that a repetition of it shares."""
+        return hashlib.blake2b(self.raw, digest_size=12).hexdigest()
+
+    @cached_property
+    def thread(self) -> str:
+        """Names the newest prompt in its conversation; each retry of it has the same name."""
+        metadata = self.body.get("metadata")
+        asked = json.dumps([metadata, self.prompts], sort_keys=True)
+        return hashlib.blake2b(asked.encode(), digest_size=12).hexdigest()
+
+    @cached_property
+    def tools(self) -> frozenset[str]:
+        """The names of the tools that may be called."""
+        return frozenset(str(tool.get("name")) for tool in self.body.get("tools") or ())
+
+    @cached_property
+    def schema(self) -> Mapping[str, Any] | None:
+        """The JSON schema that the answer has to follow, where one is asked for."""
+        config = self.body.get("output_config") or {}
+        shape = config.get("format") or self.body.get("output_format") or {}
+        schema = shape.get("schema")
+        return schema if isinstance(schema, dict) else None
+
+    @cached_property
+    def directory(self) -> str:
+        """The folder that the CLI says it works in; relative paths are meant from there."""
+        for text in self._system_texts():
+            if found := DIRECTORY.search(text):
+                return found[1].rstrip()
+        return "/workspace"
+
+    def _system_texts(self) -> Iterator[str]:
+        for message in self.body["messages"]:
+            if message.get("role") == "system":
+                yield from _texts(message.get("content"))
+        yield from _texts(self.body.get("system"))
+
+
+def _check(body: Mapping[str, Any]) -> None:
+    if not isinstance(body.get("model"), str):
+        raise InvalidRequest("model: Field required")
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        raise InvalidRequest("messages: Field required")
+    if not messages:
+        raise InvalidRequest("messages: at least one message is required")
+    for place, message in enumerate(messages):
+        if not isinstance(message, dict) or message.get("role") not in ("user", "assistant", "system"):
+            raise InvalidRequest(f'messages.{place}.role: Input should be "user", "assistant" or "system"')
+        if not isinstance(message.get("content"), str | list):
+            raise InvalidRequest(f"messages.{place}.content: Field required")
+
+
+def _said(messages: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[ToolResult]]:
+    prompts: list[str] = []
+    results: list[ToolResult] = []
+    for message in messages:
+        if message["role"] != "user":
+            continue
+        for block in _blocks(message["content"]):
+            if block.get("type") == "tool_result":
+                text = "\n".join(_texts(block.get("content")))
+                results.append(ToolResult(REMINDER.sub("", text).strip(), bool(block.get("is_error"))))
+            elif block.get("type") == "text" and (said := _by_person(str(block.get("text", "")))):
+                prompts.extend(said)
+                results.clear()
+    return prompts, results
+
+
+def _by_person(text: str) -> list[str]:
+    """What a person said in a text block: nothing in what the CLI adds, one prompt, or those of a summary.
+
+    The CLI puts reminders in blocks of their own or in front of the prompt.
+    """
+    while reminder := REMINDER.match(text):
+        text = text[reminder.end() :]
+    if text.startswith(CONTINUED):
+        return [json.loads(line) for line in REMEMBERED_LINE.findall(text)]
+    return [text] if text.strip() and not text.startswith(NOT_SAID_BY_A_PERSON) else []
+
+
+def _blocks(content: str | Sequence[Any] | None) -> Iterator[Mapping[str, Any]]:
+    if isinstance(content, str):
+        yield {"type": "text", "text": content}
+    else:
+        yield from (block for block in content or () if isinstance(block, dict))
+
+
+def _texts(content: str | Sequence[Any] | None) -> Iterator[str]:
+    for block in _blocks(content):
+        if block.get("type") == "text":
+            yield str(block.get("text", ""))
