@@ -12,6 +12,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -81,29 +83,36 @@ class Child:
             user=self.account.uid if self.account else None,
             group=self.account.gid if self.account else None,
             extra_groups=[] if self.account else None,
-            preexec_fn=_follow(  # noqa: PLW1509 - a single prctl, prepared beforehand
-                os.getpid(), self.orphaned
-            ),
+            preexec_fn=_follow(os.getpid(), self.orphaned),
         )
         self.process = process
         if process.stdin:
             with suppress(BrokenPipeError), process.stdin:
                 process.stdin.write(self.stdin)
 
-    def stop(self) -> None:
-        """End it and all that it started; return when they are gone."""
+    def stop(self, hurry: threading.Event | None = None) -> None:
+        """End it and all that it started; return when they are gone. `hurry` cuts each wait short."""
         if self.process is None:
             return
         family = _descendants(self.process.pid)
-        for step in (*self.ladder, Step(signal.SIGKILL, 10)):
+        for step in self.ladder:
             if not self.alive:
                 break
             self.process.send_signal(step.signal)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(step.seconds)
-                break
-            logger.warning("%s did not end within %.0f s of %s", self.name, step.seconds, step.signal.name)
+            if not self._ends_within(step.seconds, hurry):
+                logger.warning(
+                    "%s did not end within %.0f s of %s", self.name, step.seconds, step.signal.name
+                )
+        if self.alive:
+            self.process.kill()
+            self.process.wait()
         end_now(family)
+
+    def _ends_within(self, seconds: float, hurry: threading.Event | None) -> bool:
+        until = time.monotonic() + seconds
+        while self.alive and time.monotonic() < until and not (hurry and hurry.is_set()):
+            time.sleep(0.02)
+        return not self.alive
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

@@ -61,7 +61,7 @@ class Valkey:
         try:
             self.child = Child(
                 name="valkey",
-                # Its configuration goes through stdin: the password is in no file and in no list of processes.
+                # Its configuration goes through stdin: no file and no list of processes has the password.
                 argv=[str(program()), "-"],
                 env=ENVIRONMENT,
                 cwd=Path("/"),
