@@ -68,6 +68,7 @@ SANDBOX_DIR = Path(env.str("SANDBOX_DIR", default="") or sandbox_folder(DATA_DIR
 SANDBOX_TIER = env.str("SANDBOX_TIER", default="")
 RUNNER_NAME = env.str("RUNNER_NAME", default=socket.gethostname())
 RUNNER_MAX_PROCESSES = env.int("RUNNER_MAX_PROCESSES", default=0)
+RUNNER_DRAIN_SECONDS = env.float("RUNNER_DRAIN_SECONDS", default=25.0)
 
 # Django ---------------------------------------------------------------------------------------------------
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", HOST])

@@ -1,8 +1,14 @@
-"""All paths of the web: the API, sign-in, and the pages of each tenant."""
+"""All paths of the web: the API, the probes, sign-in, and the pages of each tenant."""
 
 from django.urls import include, path
 
+from config.api import api
+from config.probes import health, ready
+
 urlpatterns = [
+    path("health", health),
+    path("ready", ready),
+    path("v1/", api.urls),
     path("accounts/", include("allauth.urls")),
     path("", include("conversations.urls")),
 ]

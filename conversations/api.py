@@ -1,0 +1,288 @@
+"""The HTTP mouth of the line: conversations, their turns and events. See the wire contract in docs/api.md."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+from uuid import UUID
+
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from ninja import Query, Router, Schema, Status
+
+from conversations import controls
+from conversations.access import assistant_for, check_writing, conversation_for, uuid_of
+from conversations.events import Wire
+from conversations.feeds import Feed
+from conversations.flow import flow_of
+from conversations.models import TITLE_LENGTH, Conversation, Turn
+from conversations.records import conversation_record, turn_record
+from conversations.turns import Submission, Submitted, draft, submit_turn
+from tenants.access import Caller
+from tenants.context import in_tenant
+from tenants.errors import ApiError, InvalidRequest
+
+router = Router(tags=["conversations"])
+
+type Record = dict[str, Any]
+
+ENDS = frozenset({"turn.completed", "turn.failed", "turn.interrupted"})
+PAGE = 50
+ERROR_STATUS = {
+    "authentication_error": 502,
+    "permission_error": 502,
+    "rate_limit_error": 429,
+    "overloaded_error": 529,
+    "request_too_large": 413,
+    "invalid_request_error": 400,
+}
+
+
+class ChatBody(Schema):
+    """One message. Without `conversation` a new one begins, or with `continue` the latest goes on."""
+
+    message: str | list[dict[str, Any]]
+    conversation: str | None = None
+    continue_: bool = False
+    assistant: str | None = None
+    id: str | None = None
+    options: dict[str, Any] | None = None
+
+    def __init__(self, **data: Any) -> None:
+        if "continue" in data:
+            data["continue_"] = data.pop("continue")
+        super().__init__(**data)
+
+
+class TurnBody(Schema):
+    message: str | list[dict[str, Any]]
+    id: str | None = None
+    options: dict[str, Any] | None = None
+
+
+class NewConversation(Schema):
+    title: str = ""
+    assistant: str | None = None
+
+
+class ConversationChange(Schema):
+    title: str | None = None
+    archived: bool | None = None
+
+
+class PermissionBody(Schema):
+    decision: str
+    message: str = ""
+
+
+class EventsQuery(Schema):
+    after: int = 0
+
+
+class PageQuery(Schema):
+    q: str = ""
+    limit: int = PAGE
+    after_id: str | None = None
+
+
+def _caller(request: HttpRequest) -> Caller:
+    caller: Caller = request.auth  # type: ignore[attr-defined]  # set by ninja
+    return caller
+
+
+@router.post("/chat/stream", summary="One turn as server-sent events")
+async def chat_stream(request: HttpRequest, body: ChatBody) -> HttpResponseBase:
+    caller = _caller(request)
+    options = body.options or {}
+    output: Literal["stream-json", "json", "text"] = options.get("output_format", "stream-json")
+    if output not in ("stream-json", "json", "text"):
+        raise InvalidRequest(_("options.output_format is one of: stream-json, json, text."))
+    submission = Submission.parsed(
+        body.message,
+        client_id=body.id,
+        conversation=body.conversation,
+        continue_latest=body.continue_,
+        assistant=body.assistant,
+        options=body.options,
+    )
+    submitted = await submit_turn(caller, submission)
+    headers = {"x-conversation-id": str(submitted.conversation)}
+    if output == "stream-json":
+        return _event_stream(_turn_events(caller, submitted), headers)
+    async for event in _turn_events(caller, submitted):
+        if event["type"] == "turn.failed" and output == "text":
+            raise _turn_error(event)
+    record = await in_tenant(caller.tenant_id, _turn, submitted.turn)
+    if output == "text":
+        text = "\n\n".join(block["text"] for block in record["blocks"] if block["type"] == "text")
+        return HttpResponse(text, content_type="text/plain; charset=utf-8", headers=headers)
+    return HttpResponse(json.dumps(record), content_type="application/json", headers=headers)
+
+
+@router.get("/conversations/{conversation}/events", summary="The events of a conversation, from any seq on")
+async def events(request: HttpRequest, conversation: str, query: Query[EventsQuery]) -> HttpResponseBase:
+    caller = _caller(request)
+    found = await in_tenant(caller.tenant_id, conversation_for, caller, conversation)
+    after = query.after
+    if last_id := request.headers.get("last-event-id"):
+        if not last_id.isdecimal():
+            raise InvalidRequest(_("Last-Event-ID is the seq of an event, a whole number."))
+        after = int(last_id)
+    if after < 0:
+        raise InvalidRequest(_("after is the seq of an event, a whole number from 0."))
+    flow_of(request.scope).endless = True  # type: ignore[attr-defined]  # an ASGI request
+    return _event_stream(_live_events(caller, found.id, min(after, found.last_seq)), {})
+
+
+@router.get("/conversations", summary="The caller's conversations, newest first")
+async def list_conversations(request: HttpRequest, query: Query[PageQuery]) -> Record:
+    caller = _caller(request)
+    return await in_tenant(caller.tenant_id, _list, caller, query)
+
+
+@router.post("/conversations", response={201: dict[str, Any]}, summary="Begin a conversation without a message")
+async def create_conversation(request: HttpRequest, body: NewConversation) -> Status[Record]:
+    caller = _caller(request)
+    return Status(201, await in_tenant(caller.tenant_id, _create, caller, body))
+
+
+@router.get("/conversations/{conversation}", summary="A conversation with its turns")
+async def read_conversation(request: HttpRequest, conversation: str) -> Record:
+    caller = _caller(request)
+    return await in_tenant(caller.tenant_id, _read, caller, conversation)
+
+
+@router.patch("/conversations/{conversation}", summary="Rename or archive")
+async def change_conversation(request: HttpRequest, conversation: str, body: ConversationChange) -> Record:
+    caller = _caller(request)
+    return await in_tenant(caller.tenant_id, _change, caller, conversation, body)
+
+
+@router.delete("/conversations/{conversation}", response={204: None}, summary="Delete, with all its events")
+async def delete_conversation(request: HttpRequest, conversation: str) -> Status[None]:
+    caller = _caller(request)
+    await controls.interrupt(caller, conversation)
+    await in_tenant(caller.tenant_id, _delete, caller, conversation)
+    return Status(204, None)
+
+
+@router.post("/conversations/{conversation}/turns", response={202: dict[str, Any]}, summary="Submit, don't wait")
+async def submit(request: HttpRequest, conversation: str, body: TurnBody) -> Status[Record]:
+    caller = _caller(request)
+    submission = Submission.parsed(
+        body.message, client_id=body.id, conversation=str(uuid_of(conversation)), options=body.options
+    )
+    submitted = await submit_turn(caller, submission)
+    return Status(202, await in_tenant(caller.tenant_id, _turn, submitted.turn))
+
+
+@router.post("/conversations/{conversation}/interrupt", response={202: dict[str, Any]}, summary="Stop the turn")
+async def interrupt(request: HttpRequest, conversation: str) -> Status[Record]:
+    await controls.interrupt(_caller(request), conversation)
+    return Status(202, {"id": conversation})
+
+
+@router.post("/permissions/{permission}", summary="Answer a question about a tool call")
+async def answer(request: HttpRequest, permission: str, body: PermissionBody) -> Record:
+    await controls.answer(_caller(request), permission, body.decision, body.message)
+    return {"id": permission, "decision": body.decision}
+
+
+# Streams --------------------------------------------------------------------------------------------------
+
+
+def _event_stream(events: AsyncIterator[Wire], headers: dict[str, str]) -> StreamingHttpResponse:
+    async def lines() -> AsyncIterator[str]:
+        async for event in events:
+            data = json.dumps(event, ensure_ascii=False)
+            yield f"id: {event['seq']}\nevent: {event['type']}\ndata: {data}\n\n"
+
+    return StreamingHttpResponse(
+        lines(),
+        content_type="text/event-stream",
+        headers={"cache-control": "no-cache", "x-accel-buffering": "no"} | headers,
+    )
+
+
+async def _live_events(caller: Caller, conversation: UUID, after: int) -> AsyncIterator[Wire]:
+    async with Feed(caller.tenant_id, conversation, after) as feed:
+        async for batch in feed:
+            for event in batch:
+                yield event
+
+
+async def _turn_events(caller: Caller, submitted: Submitted) -> AsyncIterator[Wire]:
+    """The events of one turn, and what changed of its conversation meanwhile, up to the turn's last."""
+    turn = str(submitted.turn)
+    async for event in _live_events(caller, submitted.conversation, submitted.first_seq):
+        if event.get("turn", turn) == turn:
+            yield event
+            if event["type"] in ENDS:
+                return
+
+
+def _turn_error(event: Wire) -> ApiError:
+    error = event["error"]
+    return ApiError(error["message"], type=error["type"], status=ERROR_STATUS.get(error["type"], 500))
+
+
+# Inside the tenant's context ------------------------------------------------------------------------------
+
+
+def _turn(turn: UUID) -> Record:
+    return turn_record(Turn.objects.get(id=turn))
+
+
+def _list(caller: Caller, query: PageQuery) -> Record:
+    if not 1 <= query.limit <= 200:
+        raise InvalidRequest(_("limit is a whole number from 1 to 200."))
+    found = Conversation.objects.filter(author_id=caller.member_id, archived_at=None, last_seq__gt=0)
+    if query.q.strip():
+        found = found.filter(
+            Q(title__icontains=query.q) | Q(turns__prompt__icontains=json.dumps(query.q)[1:-1])
+        ).distinct()
+    if query.after_id:
+        last = conversation_for(caller, query.after_id)
+        found = found.filter(Q(updated_at__lt=last.updated_at) | Q(updated_at=last.updated_at, id__lt=last.id))
+    rows = list(found.select_related("assistant").order_by("-updated_at", "-id")[: query.limit + 1])
+    page = [conversation_record(row) for row in rows[: query.limit]]
+    return {
+        "data": page,
+        "has_more": len(rows) > query.limit,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+    }
+
+
+def _create(caller: Caller, body: NewConversation) -> Record:
+    title = _title(body.title) if body.title else ""
+    conversation = draft(caller, body.assistant)
+    if title:
+        conversation.title = title
+        conversation.save(update_fields=["title"])
+    return conversation_record(conversation, with_turns=True)
+
+
+def _read(caller: Caller, conversation: str) -> Record:
+    return conversation_record(conversation_for(caller, conversation), with_turns=True)
+
+
+def _change(caller: Caller, conversation: str, body: ConversationChange) -> Record:
+    row = conversation_for(caller, conversation, writing=True)
+    if body.title is not None:
+        row.title = _title(body.title)
+    if body.archived is not None:
+        row.archived_at = timezone.now() if body.archived else None
+    row.save(update_fields=["title", "archived_at"])
+    return conversation_record(row, with_turns=True)
+
+
+def _delete(caller: Caller, conversation: str) -> None:
+    conversation_for(caller, conversation, writing=True, lock=True).delete()
+
+
+def _title(text: str) -> str:
+    if not text.strip() or len(text) > TITLE_LENGTH:
+        raise InvalidRequest(_("title has 1 to %(most)d characters.") % {"most": TITLE_LENGTH})
+    return text.strip()

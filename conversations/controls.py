@@ -1,0 +1,91 @@
+"""What a person does to a running turn: stop it, answer its question, change its model. A row, then a nudge."""
+
+from typing import Any
+from uuid import UUID
+
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from conversations.access import conversation_for, permission_for
+from conversations.events import Wire, record
+from conversations.models import ACTIVE, Control, Conversation, TurnState
+from conversations.nudges import nudge_runners, publish
+from conversations.turns import check_options
+from tenants.access import Caller
+from tenants.context import in_tenant
+from tenants.errors import Conflict, InvalidRequest
+
+DECISIONS = ("allow", "allow_always", "deny")
+
+
+async def interrupt(caller: Caller, conversation: object) -> None:
+    """Stop the running turn, or, when none runs, the first queued one. Without either nothing happens."""
+    holder, events = await in_tenant(caller.tenant_id, _interrupt, caller, conversation)
+    await _tell(holder, events)
+
+
+async def answer(caller: Caller, request: object, decision: object, message: object = "") -> None:
+    """Answer a question about a tool call. InvalidRequest for an unknown decision, Conflict for a second one."""
+    if decision not in DECISIONS:
+        raise InvalidRequest(_("decision is one of: %(known)s.") % {"known": ", ".join(DECISIONS)})
+    if not isinstance(message, str) or len(message) > 10_000:
+        raise InvalidRequest(_("message is a text of at most 10,000 characters."))
+    holder = await in_tenant(caller.tenant_id, _answer, caller, request, decision, message)
+    await _tell(holder, [])
+
+
+async def set_options(caller: Caller, conversation: object, options: dict[str, Any]) -> None:
+    """Change the conversation's model or permission mode, for a running turn too."""
+    check_options(options)
+    holder, events = await in_tenant(caller.tenant_id, _set_options, caller, conversation, options)
+    await _tell(holder, events)
+
+
+async def _tell(holder: str, events: list[Wire]) -> None:
+    if holder:
+        await nudge_runners(holder, "control")
+    await publish(events)
+
+
+def _interrupt(caller: Caller, conversation_id: object) -> tuple[str, list[Wire]]:
+    conversation = conversation_for(caller, conversation_id, writing=True, lock=True)
+    running = conversation.turns.filter(state__in=ACTIVE).first()
+    if running is not None:
+        _ask(conversation, Control.Kind.INTERRUPT, {}, running.id)
+        return conversation.holder, []
+    queued = conversation.turns.select_for_update().filter(state=TurnState.QUEUED).first()
+    if queued is None:
+        return "", []
+    queued.state, queued.ended_at, queued.stop_reason = TurnState.INTERRUPTED, timezone.now(), "interrupted"
+    queued.save(update_fields=["state", "ended_at", "stop_reason"])
+    says = {"stop_reason": "interrupted", "usage": {}, "cost_usd": None, "timing": {}, "error": None}
+    return conversation.holder, [record(conversation, "turn.interrupted", says, queued)]
+
+
+def _answer(caller: Caller, request_id: object, decision: str, message: str) -> str:
+    request = permission_for(caller, request_id)
+    if request.decision:
+        raise Conflict(_("This question was answered already, or its turn has ended."))
+    request.decision, request.decided_by, request.decided_at = decision, caller.member_id, timezone.now()
+    request.save(update_fields=["decision", "decided_by", "decided_at"])
+    says = {"request": str(request.id), "decision": decision, "message": message, "by": str(caller.member_id)}
+    _ask(request.conversation, Control.Kind.PERMISSION, says, request.turn_id)
+    return request.conversation.holder
+
+
+def _set_options(caller: Caller, conversation_id: object, options: dict[str, Any]) -> tuple[str, list[Wire]]:
+    conversation = conversation_for(caller, conversation_id, writing=True, lock=True)
+    changed = {name: value for name, value in options.items() if getattr(conversation, name) != value}
+    if not changed:
+        return "", []
+    for name, value in changed.items():
+        setattr(conversation, name, value)
+    conversation.save(update_fields=[*changed, "updated_at"])
+    _ask(conversation, Control.Kind.SET, changed, None)
+    return conversation.holder, [record(conversation, "conversation.updated", changed)]
+
+
+def _ask(conversation: Conversation, kind: Control.Kind, data: dict[str, Any], turn: UUID | None) -> None:
+    Control.objects.create(
+        tenant_id=conversation.tenant_id, conversation=conversation, turn_id=turn, kind=kind, data=data
+    )

@@ -1,0 +1,121 @@
+"""The queue's side of the database: claiming turns and holding conversations. See sql/ for each function.
+
+Everything here crosses tenants and is called through `across_tenants`.
+"""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from conversations.events import Wire
+
+LEASE = timedelta(seconds=10)
+
+
+@dataclass(slots=True)
+class Lease:
+    """This runner's hold on one conversation. `ordinal` numbers what it writes under `epoch`."""
+
+    tenant: UUID
+    conversation: UUID
+    epoch: int
+    ordinals: "count[int]" = field(default_factory=lambda: count(1))
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A turn that this runner has to run now."""
+
+    tenant: UUID
+    conversation: UUID
+    turn: UUID
+    author: UUID
+    assistant: UUID
+    epoch: int
+    prompt: str | list[dict[str, Any]]
+    model: str
+    permission_mode: str
+    files_on: str
+    queued_ms: int
+    started: Wire
+
+
+def claim_turn(runner: str, take_new: bool) -> Claim | None:
+    """The next turn for `runner`, or None."""
+    row = _value("SELECT claim_turn(%s, %s, %s)", [runner, LEASE, take_new])
+    if row is None:
+        return None
+    started: Wire = {
+        "type": "turn.started",
+        "conversation": row["conversation"],
+        "turn": row["turn"],
+        "seq": row["seq"],
+        "at": row["at"],
+        "prompt": row["prompt"],
+        "author": row["author"],
+        "client_id": row["client_id"],
+    }
+    return Claim(
+        tenant=UUID(row["tenant"]),
+        conversation=UUID(row["conversation"]),
+        turn=UUID(row["turn"]),
+        author=UUID(row["author"]),
+        assistant=UUID(row["assistant"]),
+        epoch=row["epoch"],
+        prompt=row["prompt"],
+        model=row["model"],
+        permission_mode=row["permission_mode"],
+        files_on=row["files_on"],
+        queued_ms=int(row["queued_ms"]),
+        started=started,
+    )
+
+
+def take_lease(runner: str, tenant: UUID, conversation: UUID) -> int | None:
+    """Hold a conversation without a turn; its epoch, or None when it is not to be had."""
+    epoch: int | None = _value("SELECT take_lease(%s, %s, %s, %s)", [runner, LEASE, tenant, conversation])
+    return epoch
+
+
+def renew_leases(runner: str, leases: list[Lease]) -> set[UUID]:
+    """Renew them; the conversations that are still held."""
+    ids, epochs = [lease.conversation for lease in leases], [lease.epoch for lease in leases]
+    return set(_column("SELECT renew_leases(%s, %s, %s, %s)", [runner, LEASE, ids, epochs]))
+
+
+def release_lease(runner: str, lease: Lease) -> bool:
+    """Give a conversation back after its process has gone."""
+    released: bool = _value("SELECT release_lease(%s, %s, %s)", [runner, lease.conversation, lease.epoch])
+    return released
+
+
+def expire_leases(runner: str) -> None:
+    """What a former process of the same name held is free: the name's lock says that it is gone."""
+    _value("SELECT expire_leases(%s)", [runner])
+
+
+def end_lost_turns() -> list[Wire]:
+    """End the turns of runners that are gone; the events that say so."""
+    return _column("SELECT end_lost_turns()", [])
+
+
+def take_controls(runner: str) -> list[dict[str, Any]]:
+    """What people want of this runner's turns; each once."""
+    return _column("SELECT take_controls(%s)", [runner])
+
+
+def _value(sql: str, arguments: list[Any]) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, arguments)
+        row = cursor.fetchone()
+        return row[0] if row else None
+
+
+def _column(sql: str, arguments: list[Any]) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, arguments)
+        return [row[0] for row in cursor.fetchall()]

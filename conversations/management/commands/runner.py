@@ -1,0 +1,85 @@
+"""`manage.py runner`: one runner host's process."""
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import signal
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import IO, Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from claude_runner import EngineError, Proof, RunnerSettings, Tier, cli_version, prove_tier
+from conversations.runner import Host, Runner
+from conversations.tasks import work_in_background
+from tenants.checks import assert_safe_database
+
+UIDS_PER_RUNNER = 65_000
+RUNNERS_PER_HOST = 4_096
+FIRST_UID = 1_879_048_192
+
+
+class Command(BaseCommand):
+    help = "Run conversations: claims queued turns and drives their Claude Code processes."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--name", default=settings.RUNNER_NAME, help="this runner's name, unique among all")
+
+    def handle(self, *args: Any, name: str, **options: Any) -> None:
+        assert_safe_database()
+        folder = runner_folder(name)
+        with _lock(folder, name):
+            runner_settings = settings_for(folder, name)
+            try:
+                proof = prove_tier(runner_settings)
+                version = cli_version(runner_settings)
+            except EngineError as error:
+                raise CommandError(str(error)) from error
+            self.stdout.write(f"runner {name}: sandbox {proof.tier}. {proof.reason}".rstrip())
+            self.stdout.flush()
+            asyncio.run(_run(Host(name, proof, version), runner_settings))
+
+
+def runner_folder(name: str) -> Path:
+    """This runner's own short folder: several may share a machine."""
+    return Path(settings.SANDBOX_DIR) / hashlib.sha256(name.encode()).hexdigest()[:6]
+
+
+def settings_for(folder: Path, name: str) -> RunnerSettings:
+    """The engine's settings; each runner of a machine has uids of its own."""
+    slot = int(hashlib.sha256(name.encode()).hexdigest(), 16) % RUNNERS_PER_HOST
+    return RunnerSettings(
+        sandbox_dir=folder,
+        tier=Tier(settings.SANDBOX_TIER) if settings.SANDBOX_TIER else None,
+        max_processes=settings.RUNNER_MAX_PROCESSES or None,
+        first_uid=FIRST_UID + slot * UIDS_PER_RUNNER,
+        uids=UIDS_PER_RUNNER,
+    )
+
+
+def _lock(folder: Path, name: str) -> IO[str]:
+    """Held as long as this process lives; CommandError when another one has the name."""
+    folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o711, exist_ok=True)
+    lock = (folder / "lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise CommandError(
+            f"A runner named {name} works on this machine already. Give this one another --name."
+        ) from None
+    os.set_inheritable(lock.fileno(), False)
+    return lock
+
+
+async def _run(host: Host, runner_settings: RunnerSettings) -> None:
+    runner = Runner(host, runner_settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, runner.drain)
+    async with work_in_background():
+        await runner.run(settings.RUNNER_DRAIN_SECONDS)

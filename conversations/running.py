@@ -1,0 +1,121 @@
+"""One turn on its way through the engine: claimed, run, recorded."""
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.db import DatabaseError
+from django.utils.translation import gettext as _
+
+from claude_runner import Answer, Pool, Question, ToolFinished, TurnEnd
+from conversations.launch import Launch, compose, content_of
+from conversations.leases import Claim, Lease
+from conversations.models import Conversation
+from conversations.recorder import Recorder
+from conversations.transcripts import TranscriptStore
+from tenants.context import in_tenant
+from tenants.errors import ApiError
+
+logger = logging.getLogger("parley.runner")
+
+
+class RunningTurn:
+    """Runs a claimed turn to its end, which is always recorded: completed, failed or interrupted."""
+
+    def __init__(self, claim: Claim, lease: Lease, pool: Pool, recorder: Recorder, runner: str) -> None:
+        self.claim = claim
+        self.lease = lease
+        self._pool = pool
+        self._recorder = recorder
+        self._runner = runner
+        self._questions: dict[str, asyncio.Future[tuple[Answer, str]]] = {}
+        self._files_noted = claim.files_on == runner
+
+    async def run(self) -> None:
+        """Returns once the turn's last event is stored, or refused because another host took over."""
+        try:
+            launch, content = await in_tenant(self.claim.tenant, self._prepare)
+        except ApiError as error:
+            await self._fail(error.type, str(error))
+        except DatabaseError as error:
+            logger.warning("Turn %s could not be prepared: %s", self.claim.turn, error)
+            await self._fail("api_error", _("The database did not answer. Send the message again."))
+        else:
+            await self._follow(launch, content)
+
+    def _prepare(self) -> tuple[Launch, Any]:
+        if self.claim.files_on not in ("", self._runner):
+            raise ApiError(
+                _(
+                    "The files of this conversation lie on the runner %(name)s, which does not answer. "
+                    "Start it again and repeat the message, or go on in a new conversation."
+                )
+                % {"name": self.claim.files_on}
+            )
+        launch = compose(self.claim.tenant, self.claim.conversation, self.claim.author)
+        return launch, content_of(self.claim.turn)
+
+    async def _follow(self, launch: Launch, content: Any) -> None:
+        store = TranscriptStore(self.claim.tenant, self.claim.conversation, self.claim.epoch)
+        events = self._pool.turn(launch.spec, launch.upstream, store, content, self._ask)
+        async with aclosing(events) as turn:  # type: ignore[type-var]  # an async generator
+            async for event in turn:
+                if isinstance(event, TurnEnd):
+                    await self._note_files()
+                    await self._end(event.type, event.data())
+                    return
+                self._recorder.record(self.lease, self.claim.turn, event.type, event.data())
+                if isinstance(event, ToolFinished):
+                    await self._note_files()
+
+    async def _end(self, kind: str, data: dict[str, Any]) -> None:
+        data["timing"] = {"queued_ms": self.claim.queued_ms, **data["timing"]}
+        await self._recorder.record_last(self.lease, self.claim.turn, kind, data)
+
+    async def _fail(self, kind: str, message: str) -> None:
+        says = {"stop_reason": "error", "usage": {}, "cost_usd": 0.0, "timing": {}}
+        await self._end("turn.failed", says | {"error": {"type": kind, "message": message}})
+
+    async def _ask(self, question: Question) -> Answer:
+        """Put a question to the people, and wait as long as they need."""
+        request = str(uuid4())
+        future: asyncio.Future[tuple[Answer, str]] = asyncio.get_running_loop().create_future()
+        self._questions[request] = future
+        says = {
+            "request": request,
+            "tool_use": question.tool_use,
+            "name": question.name,
+            "input": question.input,
+            "title": question.title,
+            "choices": question.choices,
+        }
+        try:
+            await self._recorder.record_last(self.lease, self.claim.turn, "permission.requested", says)
+            answer, by = await future
+        finally:
+            del self._questions[request]
+        resolved = {"request": request, "decision": answer.decision, "by": by}
+        self._recorder.record(self.lease, self.claim.turn, "permission.resolved", resolved)
+        return answer
+
+    def answer(self, request: str, decision: str, message: str, by: str) -> None:
+        """A person's answer; one for a question that is no longer open changes nothing."""
+        future = self._questions.get(request)
+        if future is not None and not future.done():
+            future.set_result((Answer(decision, message), by))
+
+    async def _note_files(self) -> None:
+        """Say that the conversation's files are on this host, as soon as there are any."""
+        if self._files_noted or not self._pool.has_files(str(self.claim.conversation)):
+            return
+        self._files_noted = True
+        await in_tenant(
+            self.claim.tenant, note_files, self.claim.conversation, self.claim.epoch, self._runner
+        )
+
+
+def note_files(conversation: UUID, epoch: int, runner: str) -> None:
+    """Fenced by the epoch: a runner that was overtaken notes nothing."""
+    Conversation.objects.filter(id=conversation, epoch=epoch).update(files_on=runner)

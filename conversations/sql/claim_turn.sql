@@ -1,0 +1,50 @@
+-- Gives `runner` the oldest queued turn that it may run, or nothing. Takes or renews the lease on the
+-- conversation, raises the epoch on a takeover, and writes `turn.started`, all in one statement's time.
+-- Without `take_new` only conversations that the runner holds already are looked at (it has no room).
+-- A conversation whose files lie on another host that is alive is left to that host.
+DECLARE
+    found record;
+    started timestamptz := clock_timestamp();
+    new_epoch bigint;
+BEGIN
+    SELECT t.id AS turn_id, t.tenant_id, t.conversation_id, t.author_id, t.prompt, t.client_id, t.created_at,
+           c.epoch, c.holder, c.lease_until, c.last_seq, c.model, c.permission_mode, c.assistant_id,
+           c.files_on, c.author_id AS owner_id
+    INTO found
+    FROM conversations_turn t
+    JOIN conversations_conversation c ON c.id = t.conversation_id
+    WHERE t.state = 'queued'
+      AND NOT EXISTS (
+          SELECT 1 FROM conversations_turn other
+          WHERE other.conversation_id = t.conversation_id
+            AND (other.state IN ('running', 'waiting') OR (other.state = 'queued' AND other.number < t.number)))
+      AND ((c.holder = runner AND c.lease_until > started)
+           OR (take_new AND (c.holder IN ('', runner))
+               AND (c.files_on IN ('', runner) OR NOT EXISTS (
+                   SELECT 1 FROM conversations_runnerhost h
+                   WHERE h.name = c.files_on AND h.seen_at > started - interval '15 seconds'))))
+    ORDER BY t.created_at
+    LIMIT 1
+    FOR UPDATE OF c, t SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+
+    new_epoch := found.epoch + (NOT (found.holder = runner AND found.lease_until > started))::int;
+    UPDATE conversations_conversation c
+    SET holder = runner, lease_until = clock_timestamp() + lease, epoch = new_epoch,
+        last_seq = found.last_seq + 1, updated_at = started
+    WHERE c.id = found.conversation_id;
+    UPDATE conversations_turn t SET state = 'running', started_at = started WHERE t.id = found.turn_id;
+    INSERT INTO conversations_event (tenant_id, conversation_id, seq, turn_id, type, data, at)
+    VALUES (found.tenant_id, found.conversation_id, found.last_seq + 1, found.turn_id, 'turn.started',
+            jsonb_build_object('prompt', found.prompt, 'author', found.author_id,
+                               'client_id', found.client_id), started);
+    RETURN jsonb_build_object(
+        'tenant', found.tenant_id, 'conversation', found.conversation_id, 'turn', found.turn_id,
+        'author', found.author_id, 'client_id', found.client_id, 'prompt', found.prompt,
+        'epoch', new_epoch, 'seq', found.last_seq + 1, 'at', started, 'files_on', found.files_on,
+        'owner', found.owner_id, 'model', found.model, 'permission_mode', found.permission_mode,
+        'assistant', found.assistant_id,
+        'queued_ms', round(extract(epoch FROM started - found.created_at) * 1000));
+END

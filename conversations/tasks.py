@@ -1,0 +1,78 @@
+"""Background work, done by procrastinate inside each runner. Every job is safe to repeat."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import cast
+from uuid import UUID
+
+from django.db import connection
+from django.utils import timezone
+from procrastinate import App
+from procrastinate.contrib.django import app as proxied
+from procrastinate.contrib.django.procrastinate_app import current_app
+
+from conversations.events import pack
+from conversations.models import Conversation
+from tenants.context import across_tenants, in_tenant
+
+logger = logging.getLogger("parley.tasks")
+
+DRAFTS_LIVE = timedelta(days=1)
+EVENTS_STAY_LOOSE = timedelta(days=1)
+CONVERSATIONS_A_RUN = 100
+
+
+@proxied.periodic(cron="17 * * * *")
+@proxied.task(name="delete_old_drafts", queueing_lock="delete_old_drafts", pass_context=False)
+async def delete_old_drafts(timestamp: int) -> None:
+    """Conversations that were opened and warmed up, but never written to."""
+    await across_tenants(_delete_old_drafts)
+
+
+@proxied.periodic(cron="*/10 * * * *")
+@proxied.task(name="pack_old_events", queueing_lock="pack_old_events", pass_context=False)
+async def pack_old_events(timestamp: int) -> None:
+    """Pack the events of conversations, a bounded number a run, until nothing old is loose."""
+    for tenant, conversation in await across_tenants(_packable):
+        while await in_tenant(tenant, pack_conversation, conversation, EVENTS_STAY_LOOSE):
+            pass
+
+
+def pack_conversation(conversation: UUID, older_than: timedelta) -> int:
+    """Pack one run of a conversation's old events; how many. One that was deleted meanwhile has none."""
+    found = Conversation.objects.filter(id=conversation).first()
+    return pack(found, timezone.now() - older_than) if found else 0
+
+
+def _delete_old_drafts() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT delete_old_drafts(%s)", [DRAFTS_LIVE])
+
+
+def _packable() -> list[tuple[UUID, UUID]]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT tenant_id, conversation_id FROM packable_conversations(%s, %s)",
+            [EVENTS_STAY_LOOSE, CONVERSATIONS_A_RUN],
+        )
+        return cursor.fetchall()
+
+
+@asynccontextmanager
+async def work_in_background() -> AsyncIterator[None]:
+    """Run procrastinate's worker as long as the context is open."""
+    app = cast(App, current_app)
+    connector = app.connector.get_worker_connector()  # type: ignore[attr-defined]  # Django's connector has it
+    async with app.with_connector(connector).open_async() as working:
+        worker = asyncio.create_task(
+            working.run_worker_async(install_signal_handlers=False, concurrency=2, wait=True)
+        )
+        try:
+            yield
+        finally:
+            worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await worker

@@ -1,0 +1,100 @@
+"""The CLI's transcripts in Postgres, as the SDK's SessionStore: a conversation resumes on any host."""
+
+import json
+from uuid import UUID
+
+from claude_agent_sdk import SessionKey, SessionStore, SessionStoreEntry
+from claude_agent_sdk.types import SessionListSubkeysKey, SessionStoreListEntry
+from django.db.models import Max
+from django.utils.translation import gettext as _
+
+from conversations.models import Conversation, TranscriptEntry
+from tenants.context import in_tenant
+
+
+class Fenced(Exception):
+    """Another runner has taken the conversation over; this one writes no more."""
+
+
+class TranscriptStore(SessionStore):
+    """The transcript of one conversation, written under one epoch. An entry with a uuid is kept once."""
+
+    def __init__(self, tenant: UUID, conversation: UUID, epoch: int) -> None:
+        self.tenant = tenant
+        self.conversation = conversation
+        self.epoch = epoch
+
+    async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
+        """Raises Fenced when the epoch is a former one."""
+        if entries:
+            await in_tenant(self.tenant, self._append, key, entries)
+
+    async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
+        return await in_tenant(self.tenant, self._load, key)
+
+    async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
+        return await in_tenant(self.tenant, self._list_sessions, project_key)
+
+    async def delete(self, key: SessionKey) -> None:
+        await in_tenant(self.tenant, self._delete, key)
+
+    async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
+        return await in_tenant(self.tenant, self._list_subkeys, key)
+
+    def _append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
+        # The shared lock holds off a takeover until this is stored; the epoch tells whether one came before.
+        current = Conversation.objects.raw(
+            "SELECT id, epoch FROM conversations_conversation WHERE id = %s FOR SHARE", [self.conversation]
+        )
+        if [row.epoch for row in current] != [self.epoch]:
+            raise Fenced(_("The conversation %(id)s has moved to another runner.") % {"id": self.conversation})
+        TranscriptEntry.objects.bulk_create(
+            [
+                TranscriptEntry(
+                    tenant_id=self.tenant,
+                    conversation_id=self.conversation,
+                    project_key=key["project_key"],
+                    session_id=key["session_id"],
+                    subpath=key.get("subpath") or "",
+                    entry_uuid=entry.get("uuid") or "",
+                    entry=json.dumps(entry),
+                )
+                for entry in entries
+            ],
+            ignore_conflicts=True,
+        )
+
+    def _load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
+        rows = (
+            TranscriptEntry.objects.filter(
+                conversation=self.conversation,
+                project_key=key["project_key"],
+                session_id=key["session_id"],
+                subpath=key.get("subpath") or "",
+            )
+            .order_by("id")
+            .values_list("entry", flat=True)
+        )
+        return [json.loads(entry) for entry in rows] or None
+
+    def _list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
+        rows = (
+            TranscriptEntry.objects.filter(conversation=self.conversation, project_key=project_key, subpath="")
+            .values_list("session_id")
+            .annotate(written=Max("written_at"))
+        )
+        return [{"session_id": session, "mtime": int(at.timestamp() * 1000)} for session, at in rows]
+
+    def _delete(self, key: SessionKey) -> None:
+        rows = TranscriptEntry.objects.filter(
+            conversation=self.conversation, project_key=key["project_key"], session_id=key["session_id"]
+        )
+        if subpath := key.get("subpath"):
+            rows = rows.filter(subpath=subpath)
+        rows.delete()
+
+    def _list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
+        rows = TranscriptEntry.objects.filter(
+            conversation=self.conversation, project_key=key["project_key"], session_id=key["session_id"]
+        ).exclude(subpath="")
+        return list(rows.values_list("subpath", flat=True).distinct())
