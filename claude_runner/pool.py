@@ -1,66 +1,213 @@
 """One live process per conversation, kept while it is used, within the limits of the machine."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+import contextlib
+import logging
+import os
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from time import monotonic
 
 from claude_agent_sdk import SessionStore
 
-from claude_runner.events import Event
+from claude_runner import faults
+from claude_runner.child import uncancelled
+from claude_runner.cli import stage_cli
+from claude_runner.errors import EngineError, NoRoom
+from claude_runner.events import Event, Status, TurnEnd
+from claude_runner.folders import Folders
+from claude_runner.gateway import upstream_session
+from claude_runner.memory import processes_that_fit
+from claude_runner.process import Host, Process
 from claude_runner.spec import Ask, Content, LaunchSpec, RunnerSettings, Tier, Upstream
+
+logger = logging.getLogger(__name__)
 
 
 class Pool:
-    """All live processes of this host. Use it from one event loop; start it inside that loop's thread."""
+    """All live processes of this host. Make and use it inside the event loop, in that loop's thread.
+
+    `on_evict` is called with a conversation whose idle process is stopped, for room or for being idle long.
+    """
 
     def __init__(
         self, settings: RunnerSettings, tier: Tier, on_evict: Callable[[str], None] | None = None
     ) -> None:
-        self.settings = settings
-        self.tier = tier
         self.on_evict = on_evict
+        self._settings = settings
+        self._folders = Folders(settings)
+        # A cold start takes 0.7 s of CPU: more at once only makes each of them later.
+        gate = asyncio.Semaphore(max(2, os.cpu_count() or 2))
+        self._host = Host(settings, tier, stage_cli(settings), upstream_session(), gate)
+        self._limit = settings.max_processes or processes_that_fit()
+        self._processes: dict[str, Process] = {}
+        self._interrupted: set[str] = set()
+        self._changed = asyncio.Condition()
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    # Use
 
     async def warm(self, spec: LaunchSpec, upstream: Upstream, store: SessionStore) -> None:
-        """Start (or keep) the conversation's process, so that a first message finds it ready."""
-        raise NotImplementedError
+        """Start (or keep) the conversation's process, so that a first message finds it ready.
 
-    def turn(
+        Leaves a busy conversation alone. Raises an EngineError: NoRoom, StartFailed.
+        """
+        process = self._processes.get(spec.conversation)
+        if process is None or not process.busy:
+            await (await self._process(spec, upstream, store)).start()
+
+    async def turn(
         self, spec: LaunchSpec, upstream: Upstream, store: SessionStore, content: Content, ask: Ask
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event]:
         """One turn. Ends with exactly one TurnEnd and raises nothing for faults of the engine.
 
         A turn that its reader abandons (`aclose`, cancellation) is interrupted.
         """
-        raise NotImplementedError
+        began = monotonic()
+        self._interrupted.discard(spec.conversation)
+        try:
+            process = await self._process(spec, upstream, store)
+            if not process.ready:
+                yield Status("starting")
+                await process.start()
+                yield Status("ready")
+        except EngineError as error:
+            yield self._not_started(spec.conversation, error)
+            return
+        except Exception:
+            # A border: a turn ends with a sentence, whatever broke before it began (a store, a full disk).
+            logger.exception("no process for %s", spec.conversation)
+            yield TurnEnd("failed", error=faults.fault(faults.BROKEN))
+            return
+        async with contextlib.aclosing(process.turn(upstream, content, ask, began)) as events:
+            async for event in events:
+                yield event
+        await self._notify()
+
+    def _not_started(self, conversation: str, error: EngineError) -> TurnEnd:
+        if conversation in self._interrupted:
+            return TurnEnd("interrupted")
+        return TurnEnd("failed", error=faults.engine_fault(error))
 
     async def interrupt(self, conversation: str) -> None:
         """End the running turn: returns when it has ended, by force if need be."""
-        raise NotImplementedError
+        process = self._processes.get(conversation)
+        if process is None:
+            return
+        if process.busy:
+            await process.interrupt()
+        elif not process.ready:
+            self._interrupted.add(conversation)
+            await process.stop(gently=False)
 
     async def set_model(self, conversation: str, value: str | None) -> None:
         """Takes effect at once; a conversation without a live process has nothing to change."""
-        raise NotImplementedError
+        process = self._processes.get(conversation)
+        if process is not None and process.ready:
+            await process.adopt(replace(process.spec, model=value))
 
     async def set_permission_mode(self, conversation: str, value: str) -> None:
-        raise NotImplementedError
+        """Takes effect at once; a conversation without a live process has nothing to change."""
+        process = self._processes.get(conversation)
+        if process is not None and process.ready:
+            await process.adopt(replace(process.spec, permission_mode=value))
 
     async def stop(self, conversation: str) -> None:
         """Returns when the process and all that it started are gone."""
-        raise NotImplementedError
+        if process := self._processes.get(conversation):
+            await process.stop()
 
     async def stop_all(self) -> None:
-        raise NotImplementedError
+        """Ends the pool itself too."""
+        await uncancelled(self._stop_all())
+
+    async def _stop_all(self) -> None:
+        self._sweeper.cancel()
+        await asyncio.gather(*(process.stop() for process in list(self._processes.values())))
+        await self._host.session.close()
+
+    # State
 
     def live(self) -> set[str]:
         """The conversations that have a process, starting ones included."""
-        raise NotImplementedError
+        return {conversation for conversation, process in self._processes.items() if process.alive}
 
     def room(self) -> bool:
         """Whether one more conversation could have a process now, evicting an idle one if need be."""
-        raise NotImplementedError
+        return len(self._processes) < self._limit or self._victim() is not None
 
     def has_files(self, conversation: str) -> bool:
         """Whether anything lies in the conversation's workspace on this host."""
-        raise NotImplementedError
+        return self._folders.has_files(conversation)
 
     def forget(self, conversation: str) -> None:
         """Delete the conversation's folder. Blocks while it deletes; the process must be stopped."""
-        raise NotImplementedError
+        self._folders.forget(conversation)
+
+    # Processes come and go
+
+    async def _process(self, spec: LaunchSpec, upstream: Upstream, store: SessionStore) -> Process:
+        """The conversation's process as `spec` wants it, perhaps still to be started."""
+        while process := self._processes.get(spec.conversation):
+            if process.alive and await self._suits(process, spec):
+                return process
+            await process.stop()
+        await self._make_room()
+        if spec.conversation in self._processes:
+            return await self._process(spec, upstream, store)
+        place = self._folders.place(spec.conversation)
+        process = Process(self._host, spec, place, store, upstream, self._gone)
+        self._processes[spec.conversation] = process
+        return process
+
+    async def _suits(self, process: Process, spec: LaunchSpec) -> bool:
+        if process.spec == spec:
+            return True
+        if not process.ready:
+            await process.start()
+        return await process.adopt(spec)
+
+    async def _make_room(self) -> None:
+        deadline = monotonic() + self._settings.start_within
+        while len(self._processes) >= self._limit:
+            if victim := self._victim():
+                await self._evict(victim)
+            elif not await self._wait_for_change(deadline - monotonic()):
+                raise NoRoom("Every place on this machine is busy. Send the message again in a minute.")
+
+    def _victim(self) -> Process | None:
+        """The longest idle process of the tenant that has most, among those with an idle one."""
+        held = Counter(process.spec.tenant for process in self._processes.values())
+        idle = [process for process in self._processes.values() if process.ready and not process.busy]
+        return max(idle, key=lambda process: (held[process.spec.tenant], -process.idle_since), default=None)
+
+    async def _evict(self, process: Process) -> None:
+        await process.stop()
+        if self.on_evict is not None:
+            self.on_evict(process.spec.conversation)
+
+    def _gone(self, process: Process) -> None:
+        if self._processes.get(process.spec.conversation) is process:
+            del self._processes[process.spec.conversation]
+        self._notice = asyncio.ensure_future(self._notify())
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _wait_for_change(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds), self._changed:
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.idle_after / 20)
+            limit = monotonic() - self._settings.idle_after
+            for process in list(self._processes.values()):
+                if process.ready and not process.busy and process.idle_since < limit:
+                    await self._evict(process)

@@ -17,7 +17,7 @@ class Tier(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The tier that a real start proved. `reason`: why nothing stronger, and what would help; "" at the top."""
+    """The tier that a real start proved. `reason`: why nothing stronger, and what would help; or ""."""
 
     tier: Tier
     reason: str = ""
@@ -48,8 +48,8 @@ class RunnerSettings:
 class LaunchSpec:
     """All that a process is made of; equal specs are interchangeable processes.
 
-    `conversation`: uuid as text, also the CLI's session id. `system_prompt` is appended to Claude Code's own.
-    `credential_kind` (oauth_token, api_key, endpoint) decides which placeholder the CLI gets, never the secret.
+    `conversation`: uuid as text, also the CLI's session id. `system_prompt` is appended to Claude Code's
+    own. `credential_kind` (oauth_token, api_key, endpoint) decides which placeholder the CLI gets.
     """
 
     conversation: str

@@ -1,0 +1,138 @@
+"""The folders of one host's sandboxes, and the uids that own them.
+
+SANDBOX_DIR/            0711, ours
+    cli/VERSION/claude  0755, ours
+    etc/                passwd and the like, as a sandbox shows them
+    s/HEX.sock          0600, the gateway's socket of one conversation
+    c/UUID/             0700, of the conversation's uid
+        home/  workspace/  config/
+"""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from claude_runner.errors import SandboxUnavailable
+from claude_runner.spec import RunnerSettings
+
+LONGEST_SOCKET_PATH = 107
+ETC = {
+    "passwd": "root:x:0:0:root:/root:/bin/false\nagent:x:1000:1000:agent:/home/agent:/bin/bash\n",
+    "group": "root:x:0:\nagent:x:1000:\n",
+    "hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one conversation lives on this host. `uid` is None when we cannot give it one of its own."""
+
+    folder: Path
+    socket: Path
+    uid: int | None
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def workspace(self) -> Path:
+        return self.folder / "workspace"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config"
+
+    def own(self, path: Path) -> None:
+        """Hand a path to the conversation's uid."""
+        if self.uid is not None:
+            os.chown(path, self.uid, self.uid, follow_symlinks=False)
+
+    def make(self, path: Path) -> None:
+        path.mkdir(mode=0o700, exist_ok=True)
+        self.own(path)
+
+    def fresh_config(self) -> None:
+        """Empty the CLI's own folder: what a process starts from is never what an agent left there."""
+        shutil.rmtree(self.config, ignore_errors=True)
+        self.make(self.config)
+
+
+class Folders:
+    """Gives each conversation its place. A uid stays with its conversation as the owner of its folder."""
+
+    def __init__(self, settings: RunnerSettings) -> None:
+        self.root = settings.sandbox_dir.resolve()
+        self._drops = os.geteuid() == 0
+        self._first, self._uids = _usable_uids(settings)
+        if len(str(self.socket(UUID(int=0)))) > LONGEST_SOCKET_PATH:
+            raise SandboxUnavailable(
+                f"{self.root} is too long for unix sockets: set SANDBOX_DIR to a path of at most "
+                f"{LONGEST_SOCKET_PATH - 40} characters."
+            )
+        self._lay_out()
+        self._taken = {entry.stat().st_uid for entry in os.scandir(self.root / "c")}
+
+    def _lay_out(self) -> None:
+        self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for folder in (self.root, self.root / "c", self.root / "s", self.root / "cli", self.root / "etc"):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o711)
+        for name, text in ETC.items():
+            path = self.root / "etc" / name
+            path.write_text(text)
+            path.chmod(0o644)
+
+    def socket(self, conversation: UUID) -> Path:
+        return self.root / "s" / f"{conversation.hex}.sock"
+
+    def folder(self, conversation: UUID) -> Path:
+        return self.root / "c" / str(conversation)
+
+    def place(self, conversation: str) -> Place:
+        """The conversation's place, made on first use."""
+        name = UUID(conversation)
+        folder = self.folder(name)
+        if not folder.exists():
+            folder.mkdir(mode=0o700)
+            if self._drops:
+                uid = self._free_uid(name)
+                os.chown(folder, uid, uid)
+        place = Place(folder, self.socket(name), folder.stat().st_uid if self._drops else None)
+        place.make(place.home)
+        place.make(place.workspace)
+        return place
+
+    def _free_uid(self, conversation: UUID) -> int:
+        # Derived from the conversation, so that two runners of one machine don't give the same uid twice.
+        wish = int.from_bytes(hashlib.sha256(conversation.bytes).digest()[:8]) % self._uids
+        while self._first + wish in self._taken:
+            wish = (wish + 1) % self._uids
+        self._taken.add(self._first + wish)
+        return self._first + wish
+
+    def has_files(self, conversation: str) -> bool:
+        workspace = self.folder(UUID(conversation)) / "workspace"
+        return workspace.is_dir() and any(os.scandir(workspace))
+
+    def forget(self, conversation: str) -> None:
+        folder = self.folder(UUID(conversation))
+        if folder.exists():
+            self._taken.discard(folder.stat().st_uid)
+            shutil.rmtree(folder)
+
+
+def _usable_uids(settings: RunnerSettings) -> tuple[int, int]:
+    """The wanted range, or where a user namespace has no such uids, the upper half of the largest it has."""
+    ranges = []
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first, _, count = map(int, line.split())
+        if first <= settings.first_uid and settings.first_uid + settings.uids <= first + count:
+            return settings.first_uid, settings.uids
+        ranges.append((count, first))
+    count, first = max(ranges)
+    return first + count // 2, max(1, count - count // 2)

@@ -1,0 +1,312 @@
+"""One live CLI: its sandbox, its gateway, the SDK's client, and one turn at a time."""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any, cast
+
+import aiohttp
+from claude_agent_sdk import (
+    ClaudeAgentOptions,
+    ClaudeSDKClient,
+    PermissionMode,
+    PermissionResultAllow,
+    PermissionResultDeny,
+    ResultMessage,
+    SessionStore,
+    SystemMessage,
+    ToolPermissionContext,
+)
+
+from claude_runner import faults
+from claude_runner.child import Child, uncancelled
+from claude_runner.command import arguments, environment
+from claude_runner.errors import EngineError, StartFailed
+from claude_runner.events import Event
+from claude_runner.folders import Place
+from claude_runner.frames import Bill, Frame
+from claude_runner.gateway import Gateway
+from claude_runner.sandbox import inside, walled
+from claude_runner.spec import Ask, Content, LaunchSpec, RunnerSettings, Tier, Upstream
+from claude_runner.transcript import CANONICAL_CONFIG, canonical_path, restore
+from claude_runner.transport import CliTransport
+from claude_runner.turn import Turn
+
+logger = logging.getLogger(__name__)
+
+# Seconds that an interrupt may take before force is used.
+INTERRUPT_WITHIN = 3.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Host:
+    """What all processes of one host share. `gate` limits how many start at once."""
+
+    settings: RunnerSettings
+    tier: Tier
+    cli: Path
+    session: aiohttp.ClientSession
+    gate: asyncio.Semaphore
+
+
+class Process:
+    """Await `start()` first, then `turn()` any number of times, one after another; `stop()` ends it.
+
+    `on_gone` is called once, when the process and all in its sandbox have ended, for whatever reason.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        spec: LaunchSpec,
+        place: Place,
+        store: SessionStore,
+        upstream: Upstream,
+        on_gone: Callable[["Process"], None],
+    ) -> None:
+        self.spec, self.place = spec, place
+        self.idle_since = monotonic()
+        self._host, self._store, self._on_gone = host, store, on_gone
+        self._paths = inside(host.tier, place, host.cli)
+        self._gateway = Gateway(host.session, upstream)
+        self._transport = CliTransport(self._spawn, self._frames, self._flood, self._mirrored)
+        self._client = ClaudeSDKClient(
+            ClaudeAgentOptions(
+                can_use_tool=self._can_use_tool,
+                session_store=store,
+                # Stored while the answer is still coming: what a killed runner loses is the rest.
+                session_store_flush="eager",
+                env={"CLAUDE_CONFIG_DIR": CANONICAL_CONFIG},
+            ),
+            transport=self._transport,
+        )
+        self._resume = False
+        self._bill = Bill()
+        self._turn: Turn | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+
+    # State
+
+    @property
+    def ready(self) -> bool:
+        return self._following is not None and self.alive
+
+    @property
+    def alive(self) -> bool:
+        """Starting counts, stopping does not."""
+        child = self._transport.child
+        return self._stopping is None and not (child is not None and child.exited.is_set())
+
+    @property
+    def busy(self) -> bool:
+        return self._turn is not None
+
+    # Starting
+
+    async def start(self) -> None:
+        """Returns when the CLI has answered `initialize`, at once if it has. Raises an EngineError."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+        try:
+            await asyncio.shield(self._starting)
+        except asyncio.CancelledError:
+            if self._starting.cancelled():
+                raise StartFailed("Claude Code was stopped while it started.") from None
+            raise
+
+    async def _start(self) -> None:
+        try:
+            async with self._host.gate, asyncio.timeout(self._host.settings.start_within):
+                await self._connect()
+        except Exception as error:
+            # A border: the SDK raises bare Exceptions for a CLI that does not come up.
+            complaint = self._transport.child.complaint if self._transport.child is not None else ""
+            logger.warning("start of %s failed: %r %s", self.spec.conversation, error, complaint)
+            self._end(gently=False)
+            raise _start_failure(error, complaint) from error
+        self._following = asyncio.create_task(self._follow_the_sdk())
+        self.idle_since = monotonic()
+
+    async def _connect(self) -> None:
+        await self._gateway.start(self.place)
+        memory = await restore(self._store, self.spec.conversation, self.place, self._paths.workspace)
+        self._resume = memory.found
+        self._bill.start_from(memory.cost, memory.model_usage)
+        await self._client.connect()
+
+    async def _spawn(self, *callbacks: Any) -> Child:
+        argv = arguments(self.spec, self._paths, resume=self._resume)
+        env = environment(self.spec, self._paths, self._host.settings)
+        return await Child.start(walled(self._host.tier, self.place, self._host.cli, argv, env), *callbacks)
+
+    # What comes in
+
+    def _frames(self, frames: list[Frame]) -> None:
+        if self._turn is not None:
+            self._turn.frames(frames)
+
+    def _mirrored(self, path: str) -> str | None:
+        return canonical_path(path, self._paths.config, self.spec.conversation)
+
+    def _flood(self, why: str) -> None:
+        self._fail(f"Claude Code was ended because {why}. Send the message again.")
+
+    def _fail(self, sentence: str) -> None:
+        """End the process and, if one is running, the turn with this error."""
+        logger.warning("%s: %s", self.spec.conversation, sentence)
+        if self._turn is not None:
+            self._turn.fail(faults.fault(sentence))
+        self._end(gently=False)
+
+    async def _follow_the_sdk(self) -> None:
+        """Results come through the SDK: by then the transcript is stored, or a `mirror_error` came first."""
+        try:
+            async for message in self._client.receive_messages():
+                if isinstance(message, ResultMessage):
+                    frame = self._transport.results.pop(0)
+                    if self._turn is not None:
+                        self._turn.result(frame)
+                elif isinstance(message, SystemMessage) and message.subtype == "mirror_error":
+                    self._fail(faults.MEMORY)
+        except Exception as error:  # noqa: BLE001
+            # A border: whatever the SDK makes of a broken stream, the process is of no more use.
+            logger.warning("%s: its stream broke: %r", self.spec.conversation, error)
+        finally:
+            self._end(gently=False)
+
+    async def _can_use_tool(
+        self, name: str, tool_input: dict[str, Any], context: ToolPermissionContext
+    ) -> PermissionResultAllow | PermissionResultDeny:
+        if self._turn is None:
+            return PermissionResultDeny(message="Nobody is there to answer.")
+        return await self._turn.ask(name, tool_input, context)
+
+    # A turn
+
+    async def turn(
+        self, upstream: Upstream, content: Content, ask: Ask, began: float
+    ) -> AsyncGenerator[Event]:
+        """`began`: monotonic time at which the turn was asked for. Ends with one TurnEnd.
+
+        Left early by its reader, it is interrupted before this returns.
+        """
+        self._gateway.upstream = upstream
+        self._gateway.meter.begin_turn()
+        self._transport.begin_turn()
+        turn = self._turn = Turn(ask, began, self._transport.pause)
+        watch = asyncio.create_task(self._watch(turn))
+        complete = False
+        try:
+            await self._client.query(_user_message(content), session_id=self.spec.conversation)
+            while isinstance(item := await turn.next(), list):
+                for event in item:
+                    yield event
+            complete = True
+            self._over(turn)
+            for event in turn.closing(item, self._bill, self._gateway.meter):
+                yield event
+        finally:
+            watch.cancel()
+            if not complete:
+                await uncancelled(self._abandon(turn))
+
+    def _over(self, turn: Turn) -> None:
+        self._turn = None
+        self.idle_since = monotonic()
+        turn.over.set()
+
+    async def _abandon(self, turn: Turn) -> None:
+        """Nobody reads any more: interrupt, and read to the end so that the next turn starts clean."""
+        interrupting = asyncio.create_task(self.interrupt())
+        while isinstance(await turn.next(), list):
+            pass
+        self._over(turn)
+        await interrupting
+
+    async def _watch(self, turn: Turn) -> None:
+        limit = self._host.settings.hung_after
+        while turn.silence(self._gateway.meter) < limit:  # noqa: ASYNC110 (nothing happens: no event)
+            await asyncio.sleep(limit / 10)
+        self._fail(faults.HUNG)
+
+    # Control
+
+    async def interrupt(self) -> None:
+        """Returns when the turn has ended. What does not obey within seconds is killed."""
+        turn = self._turn
+        if turn is None:
+            return
+        turn.interrupted = True
+        try:
+            async with asyncio.timeout(INTERRUPT_WITHIN):
+                await self._client.interrupt()
+                await turn.over.wait()
+        except Exception as error:  # noqa: BLE001
+            # A border: a deaf CLI shows as a timeout, a dead one as whatever the SDK raises.
+            logger.warning("%s did not obey an interrupt: %r", self.spec.conversation, error)
+            await self.stop(gently=False)
+
+    async def adopt(self, spec: LaunchSpec) -> bool:
+        """Become what `spec` asks for without a restart; False when that takes a new process."""
+        if dataclasses.replace(self.spec, model=spec.model, permission_mode=spec.permission_mode) != spec:
+            return False
+        try:
+            if self.spec.model != spec.model:
+                await self._client.set_model(spec.model)
+            if self.spec.permission_mode != spec.permission_mode:
+                await self._client.set_permission_mode(cast(PermissionMode, spec.permission_mode))
+        except Exception as error:  # noqa: BLE001
+            # A border: the SDK raises bare Exceptions for a control request that is refused.
+            logger.warning("%s did not take a change: %r", self.spec.conversation, error)
+            return False
+        self.spec = spec
+        return True
+
+    # Stopping
+
+    async def stop(self, *, gently: bool = True) -> None:
+        """Returns when every process of the sandbox is gone and its transcript is handed to the store.
+
+        Not to be cancelled: a cancellation is delivered when it is done.
+        """
+        await uncancelled(self._end(gently))
+
+    def _end(self, gently: bool) -> asyncio.Task[None]:
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(gently))
+        elif not gently and self._transport.child is not None:
+            self._transport.child.kill()
+        return self._stopping
+
+    async def _stop(self, gently: bool) -> None:
+        try:
+            if self._starting is not None and not self._starting.done():
+                self._starting.cancel()
+                await asyncio.wait([self._starting])
+            if self._transport.child is not None:
+                await self._transport.child.stop(gently=gently)
+            # Flushes what is left of the transcript; an own deadline because a store may hang.
+            await asyncio.wait([asyncio.create_task(self._client.disconnect())], timeout=70)
+            await self._gateway.close()
+        finally:
+            if self._turn is not None:
+                self._turn.gone()
+            self._on_gone(self)
+
+
+async def _user_message(content: Content) -> AsyncIterator[dict[str, Any]]:
+    yield {"type": "user", "message": {"role": "user", "content": content}, "parent_tool_use_id": None}
+
+
+def _start_failure(error: Exception, complaint: str) -> EngineError:
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, TimeoutError):
+        return StartFailed("Claude Code did not start in time. Send the message again.")
+    detail = complaint.splitlines()[-1][:300] if complaint else ""
+    return StartFailed(f"Claude Code could not be started. {detail}".strip())

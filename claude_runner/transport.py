@@ -1,0 +1,131 @@
+"""The SDK's transport over a child of ours: each frame is parsed once and goes to the one who needs it.
+
+The SDK does the control protocol, the permission callback and the transcript mirror, flushed before it hands
+out a result. Everything else is the answer itself and goes straight to us, past the SDK's message queue.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from claude_agent_sdk import CLIConnectionError, Transport
+
+from claude_runner.child import Child
+
+logger = logging.getLogger(__name__)
+
+FOR_THE_SDK = frozenset(
+    {"control_request", "control_response", "control_cancel_request", "transcript_mirror", "result"}
+)
+# What one turn may write. Beyond this it is a flood, not an answer.
+OUTPUT_OF_A_TURN = 512 << 20
+GARBAGE_OF_A_TURN = 1 << 20
+
+type Frame = dict[str, Any]
+type Start = Callable[
+    [Callable[[list[bytes]], None], Callable[[], None], Callable[[], None]], Awaitable[Child]
+]
+
+
+class CliTransport(Transport):
+    """`start` gets the three callbacks of `Child.start`. `on_frames` gets the frames of one read at a time.
+
+    `mirrored` turns a transcript's path into the store's, or refuses it with None.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        on_frames: Callable[[list[Frame]], None],
+        on_flood: Callable[[str], None],
+        mirrored: Callable[[str], str | None],
+    ) -> None:
+        self._start, self._on_frames, self._on_flood = start, on_frames, on_flood
+        self._mirrored = mirrored
+        self._for_sdk: asyncio.Queue[Frame | None] = asyncio.Queue()
+        self._received = self._garbage = 0
+        self.results: list[Frame] = []
+        self.child: Child | None = None
+
+    async def connect(self) -> None:
+        self.child = await self._start(self._lines, self._end, self._endless_line)
+
+    def pause(self, paused: bool) -> None:
+        """Stop reading for a while: the CLI then waits in its own write."""
+        if self.child is not None:
+            self.child.read(on=not paused)
+
+    def begin_turn(self) -> None:
+        self._received = self._garbage = 0
+
+    def _lines(self, lines: list[bytes]) -> None:
+        frames: list[Frame] = []
+        for line in lines:
+            self._received += len(line)
+            frame = self._parse(line)
+            if frame is None:
+                continue
+            if frame.get("type") in FOR_THE_SDK:
+                self._hand_over(frame)
+            else:
+                frames.append(frame)
+        if frames:
+            self._on_frames(frames)
+        if self._received > OUTPUT_OF_A_TURN or self._garbage > GARBAGE_OF_A_TURN:
+            self._on_flood("it wrote far more than an answer can be")
+
+    def _hand_over(self, frame: Frame) -> None:
+        if frame["type"] == "result":
+            self.results.append(frame)
+        elif frame["type"] == "transcript_mirror":
+            path = self._mirrored(str(frame.get("filePath")))
+            if path is None:
+                logger.warning("dropped a transcript that is not this session's: %s", frame.get("filePath"))
+                return
+            frame["filePath"] = path
+        self._for_sdk.put_nowait(frame)
+
+    def _parse(self, line: bytes) -> Frame | None:
+        if not line.strip():
+            return None
+        try:
+            frame = json.loads(line)
+        except ValueError:
+            frame = None
+        if isinstance(frame, dict):
+            return frame
+        if not self._garbage:
+            logger.warning("the CLI wrote a line that is no frame: %r", line[:200])
+        self._garbage += len(line)
+        return None
+
+    def _end(self) -> None:
+        self._for_sdk.put_nowait(None)
+
+    def _endless_line(self) -> None:
+        self._on_flood("it wrote a line without an end")
+
+    # The SDK's side
+
+    async def write(self, data: str) -> None:
+        assert self.child is not None
+        self.child.write(data.encode())
+
+    async def read_messages(self) -> AsyncIterator[Frame]:
+        while (frame := await self._for_sdk.get()) is not None:
+            yield frame
+        # Only an exception makes the SDK fail the control requests that are still waiting for an answer.
+        raise CLIConnectionError("the process ended")
+
+    async def close(self) -> None:
+        if self.child is not None:
+            await self.child.stop()
+
+    def is_ready(self) -> bool:
+        return self.child is not None and not self.child.exited.is_set()
+
+    async def end_input(self) -> None:
+        if self.child is not None:
+            self.child.end_input()
