@@ -18,6 +18,23 @@ def read_key(given: str, path: Path) -> str:
     return given or (path.read_text().strip() if path.is_file() else "")
 
 
+def fingerprint(secret: str) -> str:
+    """Tells whether a secret is the same as before, without keeping it."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def database_urls(given: str, given_owner: str, servers: dict[str, str]) -> tuple[str, str]:
+    """The application's URL and the owner's, '' where unknown.
+
+    `servers` (what `up` left) serves where nothing is given, or where its roles were made with what is given.
+    """
+    if given_owner:
+        return first_given(given, servers.get("database_url")), given_owner
+    if not given or servers.get("made_with") == fingerprint(given):
+        return servers.get("database_url", ""), servers.get("database_owner_url", "")
+    return given, given
+
+
 def is_address(entry: str) -> bool:
     """Whether `entry` reads host:port."""
     return bool(ADDRESS.match(entry))

@@ -14,7 +14,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.csp import CSP
 
-from config.readers import first_given, is_address, read_key, sandbox_folder
+from config.readers import database_urls, first_given, is_address, read_key, sandbox_folder
 
 env = environ.FileAwareEnv()
 
@@ -31,11 +31,12 @@ MASTER_KEY = read_key(env.str("MASTER_KEY", default=""), DATA_DIR / "keys" / "ma
 # Servers --------------------------------------------------------------------------------------------------
 SERVERS_FILE = DATA_DIR / "servers.json"
 _servers: dict[str, str] = json.loads(SERVERS_FILE.read_text()) if SERVERS_FILE.is_file() else {}
-DATABASE_URL = first_given(env.str("DATABASE_URL", default=""), _servers.get("database_url"))
-DATABASE_OWNER_URL = first_given(
-    env.str("DATABASE_OWNER_URL", default=""), _servers.get("database_owner_url"), DATABASE_URL
-)
-REDIS_URL = first_given(env.str("REDIS_URL", default=""), _servers.get("redis_url"))
+# As the operator gave them; '' where the embedded servers are wanted.
+GIVEN_DATABASE_URL = env.str("DATABASE_URL", default="")
+GIVEN_DATABASE_OWNER_URL = env.str("DATABASE_OWNER_URL", default="")
+GIVEN_REDIS_URL = env.str("REDIS_URL", default="")
+DATABASE_URL, DATABASE_OWNER_URL = database_urls(GIVEN_DATABASE_URL, GIVEN_DATABASE_OWNER_URL, _servers)
+REDIS_URL = first_given(GIVEN_REDIS_URL, _servers.get("redis_url"))
 
 
 def _database(url: str) -> dict[str, Any]:
@@ -69,6 +70,10 @@ SANDBOX_TIER = env.str("SANDBOX_TIER", default="")
 RUNNER_NAME = env.str("RUNNER_NAME", default=socket.gethostname())
 RUNNER_MAX_PROCESSES = env.int("RUNNER_MAX_PROCESSES", default=0)
 RUNNER_DRAIN_SECONDS = env.float("RUNNER_DRAIN_SECONDS", default=25.0)
+
+# The web process ------------------------------------------------------------------------------------------
+WEB_DRAIN_SECONDS = env.float("WEB_DRAIN_SECONDS", default=25.0)
+WEB_STALL_SECONDS = env.float("WEB_STALL_SECONDS", default=30.0)
 
 # Django ---------------------------------------------------------------------------------------------------
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", HOST])

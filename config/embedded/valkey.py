@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from config.children import Account, Child, free_port
 from config.embedded.account import ENVIRONMENT, let_run
@@ -88,7 +90,7 @@ class Valkey:
 
     def _wait(self) -> bool:
         until = time.monotonic() + READY_SECONDS
-        with redis.Redis.from_url(self.url) as client:
+        with redis.Redis.from_url(self.url, retry=Retry(NoBackoff(), 0)) as client:
             while self.child and self.child.alive and time.monotonic() < until:
                 try:
                     client.ping()

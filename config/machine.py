@@ -1,0 +1,211 @@
+"""All of Parley on one machine: servers, the offline model, web and runner, from start to end."""
+
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from config import databases
+from config.children import Child, Step, free_port, is_free
+from config.data_dir import ensure_key, hold
+from config.embedded import EmbeddedServers, ServerError
+from config.files import read_json, write_private_json
+from config.readers import fingerprint
+from config.readiness import wait_until_ready
+from config.supervisor import Stop, Supervisor
+from tenants.provision import DatabaseUrls
+from tenants.secrets import new_master_key
+
+PORT_SECONDS = 5.0
+READY_SECONDS = 120.0
+LADDER = (Step(signal.SIGTERM, 40),)
+
+
+class NotReady(Exception):
+    """The processes run, but `/ready` does not say so."""
+
+
+class Stopped(Exception):
+    """We were asked to end before everything stood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the operator asked for. The URLs are empty where our own servers are wanted."""
+
+    base_dir: Path
+    data_dir: Path
+    host: str
+    port: int
+    database_url: str = ""
+    database_owner_url: str = ""
+    redis_url: str = ""
+    allowlist: frozenset[str] = frozenset()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
+        if ":" in host and not host.startswith("["):
+            host = f"[{host}]"
+        return f"http://{host}:{self.port}"
+
+    @property
+    def given(self) -> dict[str, str]:
+        urls = {
+            "DATABASE_URL": self.database_url,
+            "DATABASE_OWNER_URL": self.database_owner_url,
+            "REDIS_URL": self.redis_url,
+        }
+        return {name: url for name, url in urls.items() if url}
+
+
+class Machine:
+    """Starts a plan's processes in order, keeps them, ends them in reverse.
+
+    `ready(body)` is called with what `/ready` said, once everything stands.
+    """
+
+    def __init__(self, plan: Plan, stop: Stop, ready: Callable[[dict[str, Any]], None]) -> None:
+        self.plan = plan
+        self.stop = stop
+        self.ready = ready
+        self.servers = EmbeddedServers(
+            plan.data_dir, with_postgres=not plan.database_url, with_valkey=not plan.redis_url
+        )
+        self.supervisor = Supervisor(self.servers, stop)
+        self.urls: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Return when we were asked to end and everything has ended.
+
+        Raises AlreadyRunning, ServerError, NotReady, GaveUp, or Stopped; nothing is left running then either.
+        """
+        with ExitStack() as undo:
+            undo.enter_context(hold(self.plan.data_dir, self.plan.url))
+            self._wait_for_port()
+            self._make_keys()
+            undo.callback(self.supervisor.end)
+            self.servers.start()
+            self._go_on()
+            self._publish_urls()
+            self._go_on()
+            self._start_model()
+            self._prepare()
+            self._start_ours("runner")
+            self._start_ours("web")
+            self._wait_until_ready()
+            self.supervisor.watch()
+
+    def _go_on(self) -> None:
+        if self.stop.wanted.is_set():
+            raise Stopped
+
+    def _wait_for_port(self) -> None:
+        """The web process of a killed predecessor may need a moment to be gone."""
+        for _ in range(int(PORT_SECONDS / 0.1)):
+            if is_free(self.plan.host, self.plan.port):
+                return
+            if self.stop.wanted.wait(0.1):
+                raise Stopped
+        raise ServerError(
+            f"Nothing can listen on {self.plan.host} port {self.plan.port}: is something else there? "
+            f"Free it, or choose another, as in:  make run PORT={self.plan.port + 1}"
+        )
+
+    def _make_keys(self) -> None:
+        given = self.plan.environment
+        if not given.get("SECRET_KEY") and not given.get("SECRET_KEY_FILE"):
+            ensure_key(self.plan.data_dir, "secret_key", lambda: secrets.token_urlsafe(50))
+        if not given.get("MASTER_KEY") and not given.get("MASTER_KEY_FILE"):
+            ensure_key(self.plan.data_dir, "master_key", new_master_key)
+
+    def _publish_urls(self) -> None:
+        """Find out all URLs, and leave them where other commands look."""
+        file = self.plan.data_dir / "servers.json"
+        database = self._database(read_json(file))
+        model = urlsplit(read_json(self.plan.data_dir / "model.json").get("url", ""))
+        self.urls = {
+            "database_url": database.app,
+            "database_owner_url": database.owner,
+            "redis_url": self.plan.redis_url or self.servers.redis_url,
+            "model_url": f"http://127.0.0.1:{free_port(model.port or 0)}",
+        }
+        made_with = fingerprint(self.plan.database_url) if self.plan.database_url else ""
+        write_private_json(file, self.urls | {"made_with": made_with})
+
+    def _database(self, known: dict[str, str]) -> DatabaseUrls:
+        if not self.plan.database_url:
+            return databases.embedded(self.servers.admin_database_url)
+        earlier = None
+        if "database_url" in known and "database_owner_url" in known:
+            earlier = DatabaseUrls(app=known["database_url"], owner=known["database_owner_url"])
+        return databases.given(self.plan.database_url, self.plan.database_owner_url, earlier)
+
+    def _start_model(self) -> None:
+        port = urlsplit(self.urls["model_url"]).port
+        self.supervisor.start(
+            Child(
+                name="model",
+                argv=[sys.executable, "-m", "claude_runner.scripted_model", "--port", str(port)],
+                env={"PATH": os.defpath, "PYTHONUNBUFFERED": "1"},  # it answers to agents: it gets no secret
+                cwd=self.plan.base_dir,
+                ladder=(Step(signal.SIGTERM, 3),),
+            )
+        )
+
+    def _prepare(self) -> None:
+        code = self.supervisor.run(
+            self._ours("prepare", "--url", self.plan.url, "--model-url", self.urls["model_url"])
+        )
+        if code is None:
+            raise Stopped
+        if code:
+            raise ServerError("The database could not be prepared; the lines above say why.")
+
+    def _start_ours(self, command: str) -> None:
+        self._go_on()
+        self.supervisor.start(self._ours(command))
+
+    def _ours(self, *arguments: str) -> Child:
+        return Child(
+            name=arguments[0],
+            argv=[sys.executable, str(self.plan.base_dir / "manage.py"), *arguments],
+            env=self._environment(),
+            cwd=self.plan.base_dir,
+            ladder=LADDER,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        """The operator's settings, with each URL as we found it."""
+        model = urlsplit(self.urls["model_url"]).netloc
+        # NAME_FILE would win over NAME.
+        ours = {"DATABASE_URL_FILE", "DATABASE_OWNER_URL_FILE", "REDIS_URL_FILE"}
+        return {name: value for name, value in self.plan.environment.items() if name not in ours} | {
+            "DATA_DIR": str(self.plan.data_dir),
+            "HOST": self.plan.host,
+            "PORT": str(self.plan.port),
+            "DATABASE_URL": self.urls["database_url"],
+            "DATABASE_OWNER_URL": self.urls["database_owner_url"],
+            "REDIS_URL": self.urls["redis_url"],
+            "MODEL_UPSTREAM_ALLOWLIST": ",".join(sorted(self.plan.allowlist | {model})),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _wait_until_ready(self) -> None:
+        status, body = wait_until_ready(self.plan.url, READY_SECONDS, self._still_starting)
+        self._go_on()
+        if status != 200:
+            raise NotReady(f"{self.plan.url}/ready says {status or 'nothing'}: {body or 'no answer'}")
+        self.ready(body)
+
+    def _still_starting(self) -> bool:
+        self.supervisor.look()
+        return not self.stop.wanted.is_set()
