@@ -1,0 +1,224 @@
+"""Markdown of the model's answers, made safe, one top-level block at a time.
+
+A growing text is cut by `split_blocks()` into blocks that no later text can change and an open tail; each
+finished block is rendered once by `render_block()`. A reload cuts the same text at the same places, so it gets
+the same HTML. The price: what reaches across blocks does not exist here. Reference definitions stay visible
+text, and a list is open until something that is no list follows it.
+
+Raw HTML is shown as text; nh3 goes over everything once more with a list of what may stay.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from html import escape
+from typing import Any
+
+import nh3
+from django.template.loader import render_to_string
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import get_language
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererProtocol
+from markdown_it.token import Token
+from markdown_it.utils import EnvType, OptionsDict
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+from pygments.token import STANDARD_TYPES
+from pygments.util import ClassNotFound
+
+MAX_HIGHLIGHTED = 40_000  # characters of one code block; longer ones stay uncoloured
+MAX_RENDERED = 200_000  # characters of one block; longer ones stay plain text
+
+_BIDI = [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C]
+_CONTROLS = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A, 0x0D)]
+_VISIBLE: dict[int, str] = (
+    {code: f"⟨U+{code:04X}⟩" for code in _BIDI}
+    | {code: chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd" for code in _CONTROLS}
+    | {0x0D: ""}
+)
+
+_ENDED_BY_BLANK_LINE = {"paragraph_open", "table_open", "blockquote_open"}
+_ENDED_AT_ONCE = {"heading_open", "hr"}
+_OPENING_FENCE = re.compile(r" {0,3}(?:(`{3,})[^`\n]*|(~{3,})[^\n]*)\n")
+_SAFE_LINK = re.compile(r"(https?://|mailto:)", re.IGNORECASE)
+
+
+def visible(text: str) -> str:
+    """The text with terminal codes and bidirectional controls as signs that do nothing; no carriage returns."""
+    return text.translate(_VISIBLE)
+
+
+def split_blocks(text: str) -> tuple[list[str], str]:
+    """Cut a text into finished top-level blocks (sources) and the open tail.
+
+    Only whole lines count, so that feeding a text in any pieces, each time what is left open plus the next
+    piece, gives the same blocks. Costs a parse of the block structure of `text`: give it the open tail only.
+    """
+    if "\n" not in text or _inside_fence(text):
+        return [], text
+    *lines, partial = text.split("\n")
+    tokens = [token for token in _structure.parse("\n".join(lines)) if token.level == 0 and token.map]
+    if not tokens:
+        return [], partial
+    starts = [token.map[0] for token in tokens if token.map]
+    ends = [*starts[1:], len(lines)]
+    blocks = ["\n".join(lines[start:end]) + "\n" for start, end in zip(starts, ends, strict=True)]
+    if not _is_ended(tokens[-1], blocks[-1]):
+        return blocks[:-1], blocks[-1] + partial
+    return blocks, partial
+
+
+def is_fence(tail: str) -> bool:
+    """Whether an open tail is a block of code."""
+    return _OPENING_FENCE.match(tail) is not None
+
+
+def finish_blocks(tail: str) -> list[str]:
+    """The blocks of an open tail to which nothing will be added any more."""
+    blocks, rest = split_blocks(f"{tail}\n")
+    return [*blocks, rest] if rest.strip() else blocks
+
+
+def render_block(source: str) -> SafeString:
+    """One finished block as HTML. Cached in the process by source and language."""
+    if len(source) > MAX_RENDERED:
+        return mark_safe(f'<p class="plain">{escape(source)}</p>')
+    return _render(source, get_language())
+
+
+def _inside_fence(text: str) -> bool:
+    """Whether the text is one code fence that has not been closed: the quick way out for long code."""
+    opening = _OPENING_FENCE.match(text)
+    if not opening:
+        return False
+    marker = opening[1] or opening[2]
+    closing = rf"^ {{0,3}}{re.escape(marker[0])}{{{len(marker)},}}[ \t]*\n"
+    return not re.search(closing, text[opening.end() :], re.MULTILINE)
+
+
+def _is_ended(last: Token, source: str) -> bool:
+    """Whether no further line can belong to the last block."""
+    if last.type == "fence":
+        return not _inside_fence(source)
+    if last.type in _ENDED_AT_ONCE:
+        return True
+    return last.type in _ENDED_BY_BLANK_LINE and not source.split("\n")[-2].strip(" \t")
+
+
+@lru_cache(maxsize=4096)
+def _render(source: str, language: str | None) -> SafeString:
+    html = nh3.clean(
+        _markdown.render(source),
+        tags=_TAGS,
+        attributes=_ATTRIBUTES,
+        allowed_classes=_CLASSES,
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener noreferrer nofollow",
+        set_tag_attribute_values={"a": {"target": "_blank"}},
+    )
+    # Text can't hold this tag, it would be escaped: these are our own code blocks.
+    return mark_safe(html.replace("</figcaption>", f"{_code_tools(language)}</figcaption>"))
+
+
+@lru_cache
+def _code_tools(language: str | None) -> str:
+    return render_to_string("conversations/_code_tools.html").strip()
+
+
+_TAGS = set(
+    "a blockquote br code del div em figcaption figure h3 h4 h5 h6 hr li ol p pre s span strong"
+    " table tbody td th thead tr ul".split()
+)
+_ATTRIBUTES = {
+    "a": {"href", "title"},
+    "div": {"tabindex"},
+    "pre": {"tabindex"},
+    "ol": {"start"},
+    "figure": {"data-language"},
+}
+_CLASSES = {
+    "span": {name for name in STANDARD_TYPES.values() if name} | {"inert"},
+    "div": {"table"},
+    "figure": {"code"},
+    "th": {"start", "center", "end"},
+    "td": {"start", "center", "end"},
+}
+_ALIGN = {"text-align:left": "start", "text-align:center": "center", "text-align:right": "end"}
+
+
+def _code(
+    self: RendererProtocol, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    token = tokens[index]
+    language = (token.info.split() or [""])[0]
+    name = escape(language)
+    return (
+        f'<figure class="code" data-language="{name}"><figcaption><span>{name}</span></figcaption>'
+        f'<pre tabindex="0"><code>{_highlighted(token.content, language)}</code></pre></figure>'
+    )
+
+
+def _highlighted(code: str, language: str) -> str:
+    if not language or len(code) > MAX_HIGHLIGHTED:
+        return escape(code)
+    try:
+        lexer = get_lexer_by_name(language, stripnl=False)
+    except ClassNotFound:
+        return escape(code)
+    return highlight(code, lexer, HtmlFormatter(nowrap=True))
+
+
+def _image(
+    self: RendererProtocol, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    """A link, never a picture: nothing is loaded from elsewhere unless the person asks."""
+    address = str(tokens[index].attrs.get("src", ""))
+    label = escape(tokens[index].content or address)
+    if not _SAFE_LINK.match(address):
+        return f'<span class="inert">{label}</span>'
+    return f'<a href="{escape(address)}">{label}</a>'
+
+
+def _modest(markdown: Any, tokens: list[Token]) -> None:
+    """Headings two sizes down, links to foreign schemes without effect, tables that scroll, no styles."""
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(int(token.tag[1]) + 2, 6)}"
+        elif token.type in ("th_open", "td_open") and (style := token.attrs.pop("style", None)):
+            token.attrs["class"] = _ALIGN.get(str(style), "start")
+        _defuse_links(token.children or [])
+
+
+def _defuse_links(children: list[Token]) -> None:
+    harmless: list[bool] = []
+    for token in children:
+        if token.type == "link_open":
+            harmless.append(bool(_SAFE_LINK.match(str(token.attrs.get("href", "")))))
+        if token.type in ("link_open", "link_close") and not harmless[-1]:
+            token.tag, token.attrs = "span", {"class": "inert"} if token.nesting == 1 else {}
+        if token.type == "link_close":
+            harmless.pop()
+
+
+def _parser() -> MarkdownIt:
+    markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("reference")
+    markdown.validateLink = lambda url: True  # type: ignore[method-assign]  # _defuse_links decides
+    markdown.core.ruler.push("modest", lambda state: _modest(markdown, state.tokens))
+    markdown.add_render_rule("fence", _code)
+    markdown.add_render_rule("code_block", _code)
+    markdown.add_render_rule("image", _image)
+    markdown.add_render_rule("table_open", lambda *_: '<div class="table" tabindex="0"><table>')
+    markdown.add_render_rule("table_close", lambda *_: "</table></div>")
+    return markdown
+
+
+def _structure_parser() -> MarkdownIt:
+    markdown = _parser()
+    markdown.core.ruler.enableOnly(["normalize", "block"])
+    return markdown
+
+
+_markdown = _parser()
+_structure = _structure_parser()
