@@ -92,8 +92,8 @@ class Child:
 
     def stop(self, hurry: threading.Event | None = None) -> None:
         """End it and all that it started; return when they are gone. `hurry` cuts each wait short."""
-        if self.process is None:
-            return
+        if self.process is None or not self.alive:
+            return  # its number may be somebody else's by now
         family = _descendants(self.process.pid)
         for step in self.ladder:
             if not self.alive:

@@ -7,7 +7,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-UV_VERSION=0.9.7
+UV_VERSION=0.13.9
 TOOLS=.tools
 PYTHON=.venv/bin/python
 # The project's own environment is meant, whatever the shell has activated.
