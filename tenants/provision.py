@@ -65,9 +65,9 @@ def _connected(url: str, *, autocommit: bool = False) -> Iterator[Connection]:
             yield connection
         except psycopg.errors.InsufficientPrivilege as error:
             raise ProvisionError(
-                f"DATABASE_URL's role may not set up the database ({error.diag.message_primary}). Give a superuser,"
-                " or a role with CREATEROLE and CREATEDB; or set up the roles yourself and give DATABASE_URL (the"
-                " application's) and DATABASE_OWNER_URL (the migrating one's)."
+                f"DATABASE_URL's role may not set up the database ({error.diag.message_primary}). Give a"
+                " superuser, or a role with CREATEROLE and CREATEDB; or set up the roles yourself and give"
+                " DATABASE_URL (the application's) and DATABASE_OWNER_URL (the migrating one's)."
             ) from error
 
 
@@ -104,8 +104,8 @@ def _login(admin: Connection, url: str, known: str, new_password: bool) -> str:
     if there and not new_password:
         if not known:
             raise ProvisionError(
-                f"The role {role} exists already and its password is not known here. Give the URLs that belong to"
-                " it, or allow new passwords, which locks out whoever uses the old ones."
+                f"The role {role} exists already and its password is not known here. Give the URLs that"
+                " belong to it, or allow new passwords, which locks out whoever uses the old ones."
             )
         return _with(url, password=unquote(urlsplit(known).password or ""))
     password = secrets.token_urlsafe(32)
@@ -146,11 +146,7 @@ GRANTS = """
 
 def _grant(admin: Connection, database: str) -> None:
     names = {role: sql.Identifier(f"{database}_{role}") for role in ("app", "owner", "crossing")}
-    admin.execute(
-        sql.SQL("ALTER SCHEMA public OWNER TO {owner};" + GRANTS).format(
-            database=sql.Identifier(database), **names
-        )
-    )
+    admin.execute(sql.SQL(GRANTS).format(database=sql.Identifier(database), **names))
 
 
 def _check(urls: DatabaseUrls) -> None:
