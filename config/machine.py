@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from config import databases
 from config.children import Child, Step, free_port, is_free
 from config.data_dir import ensure_key, hold
 from config.embedded import EmbeddedServers, ServerError
@@ -19,9 +18,10 @@ from config.files import read_json, write_private_json
 from config.readers import fingerprint
 from config.readiness import wait_until_ready
 from config.supervisor import Stop, Supervisor
-from tenants.provision import DatabaseUrls
+from tenants.provision import DatabaseUrls, provision
 from tenants.secrets import new_master_key
 
+DATABASE = "parley"
 PORT_SECONDS = 5.0
 READY_SECONDS = 120.0
 LADDER = (Step(signal.SIGTERM, 40),)
@@ -86,7 +86,8 @@ class Machine:
     def run(self) -> None:
         """Return when we were asked to end and everything has ended.
 
-        Raises AlreadyRunning, ServerError, NotReady, GaveUp, or Stopped; nothing is left running then either.
+        Raises AlreadyRunning, ServerError, ProvisionError, NotReady, GaveUp or Stopped; then too nothing is
+        left running.
         """
         with ExitStack() as undo:
             undo.enter_context(hold(self.plan.data_dir, self.plan.url))
@@ -130,7 +131,8 @@ class Machine:
     def _publish_urls(self) -> None:
         """Find out all URLs, and leave them where other commands look."""
         file = self.plan.data_dir / "servers.json"
-        database = self._database(read_json(file))
+        made_with = fingerprint(self.plan.database_url) if self.plan.database_url else ""
+        database = self._database(read_json(file), made_with)
         model = urlsplit(read_json(self.plan.data_dir / "model.json").get("url", ""))
         self.urls = {
             "database_url": database.app,
@@ -138,16 +140,23 @@ class Machine:
             "redis_url": self.plan.redis_url or self.servers.redis_url,
             "model_url": f"http://127.0.0.1:{free_port(model.port or 0)}",
         }
-        made_with = fingerprint(self.plan.database_url) if self.plan.database_url else ""
         write_private_json(file, self.urls | {"made_with": made_with})
 
-    def _database(self, known: dict[str, str]) -> DatabaseUrls:
-        if not self.plan.database_url:
-            return databases.embedded(self.servers.admin_database_url)
-        earlier = None
-        if "database_url" in known and "database_owner_url" in known:
-            earlier = DatabaseUrls(app=known["database_url"], owner=known["database_owner_url"])
-        return databases.given(self.plan.database_url, self.plan.database_owner_url, earlier)
+    def _database(self, earlier: dict[str, str], made_with: str) -> DatabaseUrls:
+        """The roles' URLs: as given, or made with the administrator's.
+
+        On our own server the passwords are new at each start. On the operator's, where others may use
+        them, those of the `earlier` start stay.
+        """
+        plan = self.plan
+        if plan.database_owner_url:
+            return DatabaseUrls(app=plan.database_url, owner=plan.database_owner_url)
+        if not plan.database_url:
+            return provision(self.servers.admin_database_url, DATABASE, new_passwords=True)
+        known = None
+        if earlier.get("made_with") == made_with:
+            known = DatabaseUrls(app=earlier["database_url"], owner=earlier["database_owner_url"])
+        return provision(plan.database_url, urlsplit(plan.database_url).path.strip("/") or DATABASE, known)
 
     def _start_model(self) -> None:
         port = urlsplit(self.urls["model_url"]).port

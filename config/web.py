@@ -64,9 +64,14 @@ class Limits:
 class Producer(Flow):
     """A flow in Twisted's spelling of a push producer."""
 
+    gone = False
+
     pauseProducing = Flow.pause
     resumeProducing = Flow.resume
-    stopProducing = Flow.resume
+
+    def stopProducing(self) -> None:
+        self.gone = True
+        self.resume()
 
 
 class Request(WebRequest):  # type: ignore[misc]  # Daphne is untyped
@@ -226,6 +231,7 @@ class Server(daphne.server.Server):  # type: ignore[misc]  # Daphne is untyped
             openHandshakeTimeout=self.websocket_handshake_timeout,
             maxMessagePayloadSize=self.websocket_max_message_size,
             maxFramePayloadSize=self.websocket_max_frame_size,
+            failByDrop=False,  # a client is told by a close code what it did wrong
             perMessageCompressionAccept=lambda offers: None,
             tcpNoDelay=True,
         )
@@ -266,6 +272,9 @@ class Server(daphne.server.Server):  # type: ignore[misc]  # Daphne is untyped
             return message
 
         async def send(message: Message) -> None:
+            if flow.gone:
+                # Nobody is there: an application that did not notice yet must not spin without a pause.
+                await asyncio.sleep(0)
             await self.handle_reply(protocol, message)
             try:
                 await flow.drained()

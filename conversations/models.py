@@ -5,12 +5,13 @@ remembers. Rows are written through few doors: `turns.submit_turn`, `controls`, 
 `append_events` (see migration 0002), which numbers the events of a conversation.
 """
 
-import uuid
 from typing import ClassVar
 
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+
+from tenants.models import TenantRow
 
 TITLE_LENGTH = 120
 
@@ -30,16 +31,6 @@ ENDED = (TurnState.COMPLETED, TurnState.FAILED, TurnState.INTERRUPTED)
 
 class PermissionMode(models.TextChoices):
     DEFAULT = "default", _("ask before each change")
-
-
-class TenantRow(models.Model):
-    """A row that belongs to one tenant; row-level security shows it to nobody else."""
-
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    tenant = models.ForeignKey("tenants.Tenant", on_delete=models.CASCADE, related_name="+")
-
-    class Meta:
-        abstract = True
 
 
 class Assistant(TenantRow):

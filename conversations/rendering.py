@@ -5,7 +5,7 @@ Pages show turns independently of each other, so a thread that follows a page ne
 unfinished turns only.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -30,9 +30,7 @@ class TurnView:
 
     id: str
     assistant: str = ""
-    model: str = ""
     prompt: Any = ""
-    author: str = ""
     client_id: str = ""
     at: str = ""
     state: str = "queued"
@@ -44,13 +42,11 @@ class TurnView:
     _by_id: dict[str, Part] = field(default_factory=dict)
 
     @classmethod
-    def queued(cls, event: Event, assistant: str, model: str) -> Self:
+    def queued(cls, event: Event, assistant: str) -> Self:
         return cls(
             id=str(event["turn"]),
             assistant=assistant,
-            model=model,
             prompt=event.get("prompt", ""),
-            author=name_of(event.get("author")),
             client_id=str(event.get("client_id") or ""),
             at=str(event.get("at", "")),
             since=str(event.get("at", "")),
@@ -101,6 +97,10 @@ class TurnView:
         """Why the turn failed, and what to do about it; '' if nothing was said."""
         error = self.end.get("error")
         return str(error.get("message") or "") if isinstance(error, dict) else ""
+
+    @property
+    def model(self) -> str:
+        return str(self.end.get("model") or "")
 
     @property
     def timing(self) -> dict[str, Any]:
@@ -276,7 +276,7 @@ class Thread:
                 self._mark(page)
 
     def _queue(self, event: Event, page: Changes) -> None:
-        turn = TurnView.queued(event, self.assistant, self.model)
+        turn = TurnView.queued(event, self.assistant)
         if turn.id not in self._turns:
             self._turns[turn.id] = turn
             page.html("append", "turns", "_turn", turn=turn)
@@ -295,16 +295,11 @@ class Thread:
         page.note("refresh", "conversations")
 
 
-def name_of(person: Any) -> str:
-    """How an author or answerer is called, if the event says it."""
-    return str(person.get("name") or "") if isinstance(person, dict) else ""
+def name_of(member: object) -> str:
+    """Who that was, for the one person who sees the page: a conversation is seen by its author only."""
+    return gettext("You") if member else ""
 
 
 def tool_line(event: Event) -> ToolLine:
     given = event.get("input")
     return ToolLine(str(event["name"]), given if isinstance(given, dict) else {})
-
-
-def patches_of(thread: Thread, events: Iterable[Event]) -> Iterator[Patch]:
-    """The patches of several events, one after another."""
-    return (patch for event in events for patch in thread.apply(event))

@@ -1,22 +1,12 @@
-"""Row-level security and composite keys of this app's tables, and its functions that cross tenants."""
+"""This app's database functions that cross tenants; what each does stands in conversations/sql/."""
 
 from pathlib import Path
 
 from django.db import migrations
 
-from tenants.rls import CompositeForeignKey, CrossingFunction, ProtectTenantTable
+from tenants.rls import CrossingFunction
 
 SQL = Path(__file__).resolve().parent.parent / "sql"
-PROTECTED = [
-    "Assistant",
-    "Conversation",
-    "Turn",
-    "Event",
-    "EventPack",
-    "Control",
-    "PermissionRequest",
-    "TranscriptEntry",
-]
 FUNCTIONS = {
     "append_events": (
         "batch jsonb",
@@ -58,23 +48,15 @@ SMALL_FUNCTIONS = {
 
 def _function(name: str) -> CrossingFunction:
     arguments, returns = FUNCTIONS[name]
-    return CrossingFunction(name, arguments, returns, (SQL / f"{name}.sql").read_text())
+    # The columns of a function that answers a table have the names of what it reads.
+    body = "#variable_conflict use_column\n" + (SQL / f"{name}.sql").read_text()
+    return CrossingFunction(name, arguments, returns, body)
 
 
 class Migration(migrations.Migration):
-    dependencies = [("conversations", "0001_initial"), ("tenants", "0001_initial")]
+    dependencies = [("conversations", "0001_initial")]
 
     operations = [
-        *[ProtectTenantTable(model) for model in PROTECTED],
-        CompositeForeignKey("Conversation", "author", "tenants.Membership"),
-        CompositeForeignKey("Conversation", "assistant", "conversations.Assistant", on_delete="RESTRICT"),
-        CompositeForeignKey("Turn", "conversation", "conversations.Conversation"),
-        CompositeForeignKey("Turn", "author", "tenants.Membership"),
-        CompositeForeignKey("Event", "conversation", "conversations.Conversation"),
-        CompositeForeignKey("EventPack", "conversation", "conversations.Conversation"),
-        CompositeForeignKey("Control", "conversation", "conversations.Conversation"),
-        CompositeForeignKey("PermissionRequest", "conversation", "conversations.Conversation"),
-        CompositeForeignKey("TranscriptEntry", "conversation", "conversations.Conversation"),
         *[_function(name) for name in FUNCTIONS],
         *[CrossingFunction(name, *parts) for name, parts in SMALL_FUNCTIONS.items()],
     ]

@@ -12,6 +12,7 @@ from config.embedded import ServerError
 from config.files import read_json
 from config.machine import Machine, NotReady, Plan, Stopped
 from config.supervisor import GaveUp, Stop
+from tenants.provision import ProvisionError
 
 
 class Command(BaseCommand):
@@ -26,7 +27,7 @@ class Command(BaseCommand):
                 machine.run()
             except Stopped:
                 pass
-            except (AlreadyRunning, ServerError, NotReady, GaveUp) as error:
+            except (AlreadyRunning, ServerError, ProvisionError, NotReady, GaveUp) as error:
                 raise CommandError(str(error)) from error
             except PermissionError as error:
                 raise CommandError(
