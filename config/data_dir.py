@@ -39,19 +39,19 @@ def hold(data_dir: Path, url: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlreadyRunning(**_holder(lock.read())) from None
+            raise _already_running(lock.read()) from None
         lock.truncate()
         lock.write(json.dumps({"pid": os.getpid(), "url": url}))
         lock.flush()
         yield
 
 
-def _holder(written: str) -> dict[str, int | str]:
+def _already_running(written: str) -> AlreadyRunning:
     try:
-        found: dict[str, int | str] = json.loads(written)
-    except ValueError:  # between the lock and the writing
-        return {"pid": 0, "url": "an address that it has not told yet"}
-    return found
+        found = json.loads(written)
+    except ValueError:  # it holds the lock and has not written yet
+        return AlreadyRunning(0, "an address that it has not told yet")
+    return AlreadyRunning(found["pid"], found["url"])
 
 
 def ensure_key(data_dir: Path, name: str, make: Callable[[], str]) -> None:

@@ -57,15 +57,6 @@ class Plan:
             host = f"[{host}]"
         return f"http://{host}:{self.port}"
 
-    @property
-    def given(self) -> dict[str, str]:
-        urls = {
-            "DATABASE_URL": self.database_url,
-            "DATABASE_OWNER_URL": self.database_owner_url,
-            "REDIS_URL": self.redis_url,
-        }
-        return {name: url for name, url in urls.items() if url}
-
 
 class Machine:
     """Starts a plan's processes in order, keeps them, ends them in reverse.
@@ -91,6 +82,7 @@ class Machine:
         """
         with ExitStack() as undo:
             undo.enter_context(hold(self.plan.data_dir, self.plan.url))
+            self._check_plan()
             self._wait_for_port()
             self._make_keys()
             undo.callback(self.supervisor.end)
@@ -108,6 +100,10 @@ class Machine:
     def _go_on(self) -> None:
         if self.stop.wanted.is_set():
             raise Stopped
+
+    def _check_plan(self) -> None:
+        if self.plan.database_owner_url and not self.plan.database_url:
+            raise ServerError("DATABASE_OWNER_URL is given without DATABASE_URL: give both, or neither.")
 
     def _wait_for_port(self) -> None:
         """The web process of a killed predecessor may need a moment to be gone."""

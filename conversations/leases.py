@@ -3,8 +3,9 @@
 Everything here crosses tenants and is called through `across_tenants`.
 """
 
+import json
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -46,15 +47,16 @@ class Claim:
 
 def claim_turn(runner: str, take_new: bool) -> Claim | None:
     """The next turn for `runner`, or None."""
-    row = _value("SELECT claim_turn(%s, %s, %s)", [runner, LEASE, take_new])
-    if row is None:
+    text = _value("SELECT claim_turn(%s, %s, %s)", [runner, LEASE, take_new])
+    if text is None:
         return None
+    row = json.loads(text)
     started: Wire = {
         "type": "turn.started",
         "conversation": row["conversation"],
         "turn": row["turn"],
         "seq": row["seq"],
-        "at": row["at"],
+        "at": _at(row["at"]),
         "prompt": row["prompt"],
         "author": row["author"],
         "client_id": row["client_id"],
@@ -100,12 +102,18 @@ def expire_leases(runner: str) -> None:
 
 def end_lost_turns() -> list[Wire]:
     """End the turns of runners that are gone; the events that say so."""
-    return _column("SELECT end_lost_turns()", [])
+    events = [json.loads(text) for text in _column("SELECT end_lost_turns()", [])]
+    return [event | {"at": _at(event["at"])} for event in events]
 
 
 def take_controls(runner: str) -> list[dict[str, Any]]:
     """What people want of this runner's turns; each once."""
-    return _column("SELECT take_controls(%s)", [runner])
+    return [json.loads(text) for text in _column("SELECT take_controls(%s)", [runner])]
+
+
+def _at(text: str) -> str:
+    """PostgreSQL leaves out trailing zeros of a time, Python doesn't: an event reads the same by either way."""
+    return datetime.fromisoformat(text).isoformat()
 
 
 def _value(sql: str, arguments: list[Any]) -> Any:

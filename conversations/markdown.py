@@ -66,8 +66,8 @@ def split_blocks(text: str) -> tuple[list[str], str]:
     ends = [*starts[1:], len(lines)]
     blocks = ["\n".join(lines[start:end]) + "\n" for start, end in zip(starts, ends, strict=True)]
     if not _is_ended(tokens[-1], blocks[-1]):
-        return blocks[:-1], blocks[-1] + partial
-    return blocks, partial
+        return _trimmed(blocks[:-1]), blocks[-1] + partial
+    return _trimmed(blocks), partial
 
 
 def is_fence(tail: str) -> bool:
@@ -86,6 +86,11 @@ def render_block(source: str) -> SafeString:
     if len(source) > MAX_RENDERED:
         return mark_safe(f'<p class="plain">{escape(source)}</p>')
     return _render(source, get_language())
+
+
+def _trimmed(blocks: list[str]) -> list[str]:
+    """Without the blank lines at the end: how many of them there are depends on when the text came."""
+    return [block.rstrip(" \t\n") + "\n" for block in blocks]
 
 
 def _inside_fence(text: str) -> bool:

@@ -115,8 +115,9 @@ class TurnView:
     # Events -------------------------------------------------------------------------------------------------
 
     def start(self, event: Event, page: Changes) -> None:
-        self.since = str(event.get("at", ""))
-        self._wait_for("starting", page)
+        if self.state == "queued":
+            self.since = str(event.get("at", ""))
+            self._wait_for("starting", page)
 
     def status(self, event: Event, page: Changes) -> None:
         phase = str(event.get("state", ""))

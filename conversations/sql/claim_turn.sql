@@ -3,14 +3,14 @@
 -- Without `take_new` only conversations that the runner holds already are looked at (it has no room).
 -- A conversation whose files lie on another host that is alive is left to that host.
 DECLARE
-    found record;
+    picked record;
     started timestamptz := clock_timestamp();
     new_epoch bigint;
 BEGIN
     SELECT t.id AS turn_id, t.tenant_id, t.conversation_id, t.author_id, t.prompt, t.client_id, t.created_at,
            c.epoch, c.holder, c.lease_until, c.last_seq, c.model, c.permission_mode, c.assistant_id,
            c.files_on, c.author_id AS owner_id
-    INTO found
+    INTO picked
     FROM conversations_turn t
     JOIN conversations_conversation c ON c.id = t.conversation_id
     WHERE t.state = 'queued'
@@ -30,21 +30,21 @@ BEGIN
         RETURN NULL;
     END IF;
 
-    new_epoch := found.epoch + (NOT (found.holder = runner AND found.lease_until > started))::int;
+    new_epoch := picked.epoch + (NOT (picked.holder = runner AND picked.lease_until > started))::int;
     UPDATE conversations_conversation c
     SET holder = runner, lease_until = clock_timestamp() + lease, epoch = new_epoch,
-        last_seq = found.last_seq + 1, updated_at = started
-    WHERE c.id = found.conversation_id;
-    UPDATE conversations_turn t SET state = 'running', started_at = started WHERE t.id = found.turn_id;
+        last_seq = picked.last_seq + 1, updated_at = started
+    WHERE c.id = picked.conversation_id;
+    UPDATE conversations_turn t SET state = 'running', started_at = started WHERE t.id = picked.turn_id;
     INSERT INTO conversations_event (tenant_id, conversation_id, seq, turn_id, type, data, at)
-    VALUES (found.tenant_id, found.conversation_id, found.last_seq + 1, found.turn_id, 'turn.started',
-            jsonb_build_object('prompt', found.prompt, 'author', found.author_id,
-                               'client_id', found.client_id), started);
+    VALUES (picked.tenant_id, picked.conversation_id, picked.last_seq + 1, picked.turn_id, 'turn.started',
+            jsonb_build_object('prompt', picked.prompt, 'author', picked.author_id,
+                               'client_id', picked.client_id), started);
     RETURN jsonb_build_object(
-        'tenant', found.tenant_id, 'conversation', found.conversation_id, 'turn', found.turn_id,
-        'author', found.author_id, 'client_id', found.client_id, 'prompt', found.prompt,
-        'epoch', new_epoch, 'seq', found.last_seq + 1, 'at', started, 'files_on', found.files_on,
-        'owner', found.owner_id, 'model', found.model, 'permission_mode', found.permission_mode,
-        'assistant', found.assistant_id,
-        'queued_ms', round(extract(epoch FROM started - found.created_at) * 1000));
+        'tenant', picked.tenant_id, 'conversation', picked.conversation_id, 'turn', picked.turn_id,
+        'author', picked.author_id, 'client_id', picked.client_id, 'prompt', picked.prompt,
+        'epoch', new_epoch, 'seq', picked.last_seq + 1, 'at', started, 'files_on', picked.files_on,
+        'owner', picked.owner_id, 'model', picked.model, 'permission_mode', picked.permission_mode,
+        'assistant', picked.assistant_id,
+        'queued_ms', round(extract(epoch FROM started - picked.created_at) * 1000));
 END

@@ -1,20 +1,20 @@
 -- Lets `runner` hold a conversation without a turn, to warm it up. Answers the epoch, or null when another
 -- runner holds it, its files lie elsewhere, or a lost turn of a former holder is still to be ended.
 DECLARE
-    found record;
+    picked record;
 BEGIN
-    SELECT c.epoch, c.holder, c.lease_until INTO found FROM conversations_conversation c
+    SELECT c.epoch, c.holder, c.lease_until INTO picked FROM conversations_conversation c
     WHERE c.id = of_conversation AND c.tenant_id = of_tenant AND c.holder IN ('', runner)
       AND c.files_on IN ('', runner)
     FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    IF found.holder <> runner OR found.lease_until <= clock_timestamp() THEN
-        found.epoch := found.epoch + 1;
+    IF picked.holder <> runner OR picked.lease_until <= clock_timestamp() THEN
+        picked.epoch := picked.epoch + 1;
     END IF;
     UPDATE conversations_conversation c
-    SET holder = runner, lease_until = clock_timestamp() + lease, epoch = found.epoch
+    SET holder = runner, lease_until = clock_timestamp() + lease, epoch = picked.epoch
     WHERE c.id = of_conversation;
-    RETURN found.epoch;
+    RETURN picked.epoch;
 END

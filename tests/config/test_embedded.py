@@ -163,7 +163,7 @@ def test_a_closed_folder_above_opens_for_the_server_alone(tmp_path: Path) -> Non
 
 def execute(servers: EmbeddedServers, query: str) -> list[tuple[object, ...]]:
     with psycopg.connect(servers.admin_database_url) as connection:
-        cursor = connection.execute(query)  # type: ignore[call-overload]
+        cursor = connection.execute(query)
         return cursor.fetchall() if cursor.description else []
 
 
