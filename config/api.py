@@ -66,7 +66,9 @@ def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
 def on_bug(request: HttpRequest, error: Exception) -> HttpResponse:
     """A bug of ours: logged here, and told without its details."""
     logger.exception("%s %s failed", request.method, request.path, exc_info=error)
-    return _answer(request, ApiError(_("Something went wrong on our side. Quote the request id to your operator.")))
+    return _answer(
+        request, ApiError(_("Something went wrong on our side. Quote the request id to your operator."))
+    )
 
 
 def _sentence(wrong: dict[str, Any]) -> str:

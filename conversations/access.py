@@ -23,10 +23,14 @@ def uuid_of(text: object) -> UUID:
 def check_writing(caller: Caller) -> None:
     """PermissionDenied unless the caller's role may write."""
     if not caller.may_write:
-        raise PermissionDenied(_("Your role in this tenant is to read. Ask an admin for the role of a member."))
+        raise PermissionDenied(
+            _("Your role in this tenant is to read. Ask an admin for the role of a member.")
+        )
 
 
-def conversation_for(caller: Caller, conversation: object, *, writing: bool = False, lock: bool = False) -> Conversation:
+def conversation_for(
+    caller: Caller, conversation: object, *, writing: bool = False, lock: bool = False
+) -> Conversation:
     """The caller's own conversation, or NotFound. `lock` holds its row until the transaction ends."""
     rows = Conversation.objects.filter(author_id=caller.member_id)
     found = (rows.select_for_update() if lock else rows.select_related("assistant")).filter(
@@ -42,9 +46,11 @@ def conversation_for(caller: Caller, conversation: object, *, writing: bool = Fa
 
 def latest_conversation(caller: Caller) -> Conversation | None:
     """The caller's most recent conversation that has a turn."""
-    return Conversation.objects.filter(author_id=caller.member_id, last_seq__gt=0, archived_at=None).order_by(
-        "-updated_at"
-    ).first()
+    return (
+        Conversation.objects.filter(author_id=caller.member_id, last_seq__gt=0, archived_at=None)
+        .order_by("-updated_at")
+        .first()
+    )
 
 
 def assistant_for(caller: Caller, assistant: object | None) -> Assistant:

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from ninja import Query, Router, Schema, Status
 
 from conversations import controls
-from conversations.access import assistant_for, check_writing, conversation_for, uuid_of
+from conversations.access import conversation_for, uuid_of
 from conversations.events import Wire
 from conversations.feeds import Feed
 from conversations.flow import flow_of
@@ -141,7 +141,9 @@ async def list_conversations(request: HttpRequest, query: Query[PageQuery]) -> R
     return await in_tenant(caller.tenant_id, _list, caller, query)
 
 
-@router.post("/conversations", response={201: dict[str, Any]}, summary="Begin a conversation without a message")
+@router.post(
+    "/conversations", response={201: dict[str, Any]}, summary="Begin a conversation without a message"
+)
 async def create_conversation(request: HttpRequest, body: NewConversation) -> Status[Record]:
     caller = _caller(request)
     return Status(201, await in_tenant(caller.tenant_id, _create, caller, body))
@@ -167,7 +169,9 @@ async def delete_conversation(request: HttpRequest, conversation: str) -> Status
     return Status(204, None)
 
 
-@router.post("/conversations/{conversation}/turns", response={202: dict[str, Any]}, summary="Submit, don't wait")
+@router.post(
+    "/conversations/{conversation}/turns", response={202: dict[str, Any]}, summary="Submit, don't wait"
+)
 async def submit(request: HttpRequest, conversation: str, body: TurnBody) -> Status[Record]:
     caller = _caller(request)
     submission = Submission.parsed(
@@ -177,7 +181,9 @@ async def submit(request: HttpRequest, conversation: str, body: TurnBody) -> Sta
     return Status(202, await in_tenant(caller.tenant_id, _turn, submitted.turn))
 
 
-@router.post("/conversations/{conversation}/interrupt", response={202: dict[str, Any]}, summary="Stop the turn")
+@router.post(
+    "/conversations/{conversation}/interrupt", response={202: dict[str, Any]}, summary="Stop the turn"
+)
 async def interrupt(request: HttpRequest, conversation: str) -> Status[Record]:
     await controls.interrupt(_caller(request), conversation)
     return Status(202, {"id": conversation})
@@ -244,7 +250,9 @@ def _list(caller: Caller, query: PageQuery) -> Record:
         ).distinct()
     if query.after_id:
         last = conversation_for(caller, query.after_id)
-        found = found.filter(Q(updated_at__lt=last.updated_at) | Q(updated_at=last.updated_at, id__lt=last.id))
+        found = found.filter(
+            Q(updated_at__lt=last.updated_at) | Q(updated_at=last.updated_at, id__lt=last.id)
+        )
     rows = list(found.select_related("assistant").order_by("-updated_at", "-id")[: query.limit + 1])
     page = [conversation_record(row) for row in rows[: query.limit]]
     return {

@@ -98,7 +98,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def subscribe(self, frame: Frame) -> None:
         after = frame.get("after")
         if after is not None and (not isinstance(after, int) or isinstance(after, bool) or after < 0):
-            raise InvalidRequest(_("after is the seq of the last event that you have, a whole number from 0."))
+            raise InvalidRequest(
+                _("after is the seq of the last event that you have, a whole number from 0.")
+            )
         conversation = await in_tenant(
             self.caller.tenant_id, conversation_for, self.caller, frame.get("conversation")
         )
@@ -114,7 +116,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
             options=frame.get("options"),
         )
         if submission.client_id is None:
-            raise InvalidRequest(_("A message needs an id, a UUID of your choice: sent again it is the same turn."))
+            raise InvalidRequest(
+                _("A message needs an id, a UUID of your choice: sent again it is the same turn.")
+            )
         submitted = await submit_turn(self.caller, submission)
         if submitted.conversation == self.drafted:
             self.drafted = None
@@ -161,7 +165,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
         if former is not None:
             former.cancel()
         if len(self.following) >= MOST_SUBSCRIPTIONS:
-            raise InvalidRequest(_("One socket follows at most %(most)d conversations.") % {"most": MOST_SUBSCRIPTIONS})
+            raise InvalidRequest(
+                _("One socket follows at most %(most)d conversations.") % {"most": MOST_SUBSCRIPTIONS}
+            )
         self.following[conversation] = asyncio.create_task(self._follow(conversation, after))
 
     async def _follow(self, conversation: UUID, after: int) -> None:

@@ -35,7 +35,12 @@ SELECT seq, turn_id, type, data, at FROM (
 
 
 def wire(
-    conversation: UUID | str, seq: int, turn: UUID | str | None, kind: str, data: dict[str, Any], at: datetime | str
+    conversation: UUID | str,
+    seq: int,
+    turn: UUID | str | None,
+    kind: str,
+    data: dict[str, Any],
+    at: datetime | str,
 ) -> Wire:
     """One event as clients get it."""
     event: Wire = {"type": kind, "conversation": str(conversation)}
@@ -48,7 +53,9 @@ def wire(
 
 def read_events(conversation: UUID, after: int) -> list[Wire]:
     """The next events after `after`, oldest first: some at least if there are any, never more than a batch."""
-    packed = EventPack.objects.filter(conversation=conversation, last_seq__gt=after).order_by("first_seq").first()
+    packed = (
+        EventPack.objects.filter(conversation=conversation, last_seq__gt=after).order_by("first_seq").first()
+    )
     if packed is not None:
         return [event for event in unpack(packed) if event["seq"] > after]
     with connection.cursor() as cursor:
@@ -105,7 +112,9 @@ def pack(conversation: Conversation, before: datetime) -> int:
     Conversation.objects.select_for_update().get(pk=conversation.pk)
     loose = Event.objects.filter(conversation=conversation, at__lt=before)
     unfinished = Turn.objects.filter(conversation=conversation).exclude(state__in=ENDED)
-    first_open = Event.objects.filter(turn_id__in=unfinished.values("id")).aggregate(first=Min("seq"))["first"]
+    first_open = Event.objects.filter(turn_id__in=unfinished.values("id")).aggregate(first=Min("seq"))[
+        "first"
+    ]
     if first_open is not None:
         loose = loose.filter(seq__lt=first_open)
     old = list(loose.order_by("seq")[:PACK_ROWS])

@@ -19,7 +19,9 @@ def say_alive(name: str, tier: str, tier_reason: str, cli_version: str, processe
     now = timezone.now()
     said = {"tier": tier, "tier_reason": tier_reason, "cli_version": cli_version, "processes": processes}
     RunnerHost.objects.update_or_create(
-        name=name, defaults={"seen_at": now, **said}, create_defaults={"seen_at": now, "started_at": now, **said}
+        name=name,
+        defaults={"seen_at": now, **said},
+        create_defaults={"seen_at": now, "started_at": now, **said},
     )
 
 

@@ -210,9 +210,7 @@ class Control(models.Model):
 
     class Meta:
         indexes: ClassVar = [
-            models.Index(
-                fields=["conversation"], condition=Q(taken_at__isnull=True), name="control_pending"
-            )
+            models.Index(fields=["conversation"], condition=Q(taken_at__isnull=True), name="control_pending")
         ]
 
     def __str__(self) -> str:

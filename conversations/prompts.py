@@ -48,7 +48,9 @@ def _check_text(text: str) -> None:
             % {"has": len(text), "most": MOST_CHARACTERS}
         )
     if "\x00" in text or not _encodable(text):
-        raise InvalidRequest(_("The message holds characters that are no text (NUL or half a surrogate pair)."))
+        raise InvalidRequest(
+            _("The message holds characters that are no text (NUL or half a surrogate pair).")
+        )
 
 
 def _encodable(text: str) -> bool:

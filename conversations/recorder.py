@@ -17,7 +17,7 @@ from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, connection
 
-from conversations.events import Wire, wire
+from conversations.events import wire
 from conversations.leases import Lease
 from conversations.nudges import publish
 from tenants.context import across_tenants
@@ -151,7 +151,9 @@ def storable(value: Any) -> Any:
     """The same without what PostgreSQL's jsonb refuses: NUL and halves of surrogate pairs become U+FFFD."""
     if isinstance(value, str):
         clean = value.replace("\x00", "�")
-        return clean if clean.isascii() else clean.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return (
+            clean if clean.isascii() else clean.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        )
     if isinstance(value, dict):
         return {storable(key): storable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

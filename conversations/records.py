@@ -75,7 +75,12 @@ def blocks(events: list[Wire]) -> list[Record]:
                     said.append(open_blocks[event["block"]])
                 open_blocks[event["block"]][field] += event["text"]
             case "tool.started":
-                used = {"type": "tool_use", "id": event["tool_use"], "name": event["name"], "input": event["input"]}
+                used = {
+                    "type": "tool_use",
+                    "id": event["tool_use"],
+                    "name": event["name"],
+                    "input": event["input"],
+                }
                 said.append(used)
             case "tool.finished":
                 said.append(

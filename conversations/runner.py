@@ -21,7 +21,7 @@ from conversations import leases
 from conversations.hosts import say_alive, say_gone
 from conversations.launch import compose
 from conversations.leases import LEASE, Claim, Lease
-from conversations.models import Conversation, Control
+from conversations.models import Control, Conversation
 from conversations.nudges import ALL_RUNNERS, nudge_runners, publish, runner_group
 from conversations.recorder import Recorder
 from conversations.running import RunningTurn
@@ -182,7 +182,12 @@ class Runner:
                     self._overtaken(lease.conversation)
             proof = self.host.proof
             await across_tenants(
-                say_alive, self.host.name, proof.tier, proof.reason, self.host.cli_version, len(self.pool.live())
+                say_alive,
+                self.host.name,
+                proof.tier,
+                proof.reason,
+                self.host.cli_version,
+                len(self.pool.live()),
             )
             await asyncio.sleep(RENEW_SECONDS)
 
@@ -190,7 +195,9 @@ class Runner:
         while True:
             await asyncio.sleep(FENCE_SECONDS / 10)
             if self.leases and monotonic() - self._renewed > FENCE_SECONDS:
-                logger.warning("The leases could not be renewed for %.0f s: stopping all processes", FENCE_SECONDS)
+                logger.warning(
+                    "The leases could not be renewed for %.0f s: stopping all processes", FENCE_SECONDS
+                )
                 for conversation in list(self.leases):
                     self._overtaken(conversation)
 

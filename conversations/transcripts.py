@@ -47,7 +47,9 @@ class TranscriptStore(SessionStore):
             "SELECT id, epoch FROM conversations_conversation WHERE id = %s FOR SHARE", [self.conversation]
         )
         if [row.epoch for row in current] != [self.epoch]:
-            raise Fenced(_("The conversation %(id)s has moved to another runner.") % {"id": self.conversation})
+            raise Fenced(
+                _("The conversation %(id)s has moved to another runner.") % {"id": self.conversation}
+            )
         TranscriptEntry.objects.bulk_create(
             [
                 TranscriptEntry(
@@ -79,7 +81,9 @@ class TranscriptStore(SessionStore):
 
     def _list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
         rows = (
-            TranscriptEntry.objects.filter(conversation=self.conversation, project_key=project_key, subpath="")
+            TranscriptEntry.objects.filter(
+                conversation=self.conversation, project_key=project_key, subpath=""
+            )
             .values_list("session_id")
             .annotate(written=Max("written_at"))
         )

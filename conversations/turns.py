@@ -131,7 +131,9 @@ def _repeated(caller: Caller, submission: Submission, digest: str) -> Submitted 
     elsewhere = submission.conversation and submission.conversation.lower() != str(turn.conversation_id)
     if turn.digest != digest or elsewhere:
         raise Conflict(_("This id was used for another message already. Send a new message under a new id."))
-    first = Event.objects.filter(conversation=turn.conversation_id, turn_id=turn.id).aggregate(first=Min("seq"))["first"]
+    first = Event.objects.filter(conversation=turn.conversation_id, turn_id=turn.id).aggregate(
+        first=Min("seq")
+    )["first"]
     return Submitted(turn.conversation_id, turn.id, turn.state, first - 1 if first else 0, fresh=False)
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from claude_runner import EngineError, Proof, RunnerSettings, Tier, cli_version, prove_tier
+from claude_runner import EngineError, RunnerSettings, Tier, cli_version, prove_tier
 from conversations.runner import Host, Runner
 from conversations.tasks import work_in_background
 from tenants.checks import assert_safe_database
@@ -26,7 +26,9 @@ class Command(BaseCommand):
     help = "Run conversations: claims queued turns and drives their Claude Code processes."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--name", default=settings.RUNNER_NAME, help="this runner's name, unique among all")
+        parser.add_argument(
+            "--name", default=settings.RUNNER_NAME, help="this runner's name, unique among all"
+        )
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
         assert_safe_database()
