@@ -16,6 +16,7 @@ NOT_SAID_BY_A_PERSON = (
     "<local-command-",
     "[Request interrupted by user",
 )
+NOTICE = re.compile(r"<task-notification>.*?<summary>(.*?)</summary>", re.DOTALL)
 CONTINUED = "This session is being continued from"
 REMEMBERED = "The person wrote: "
 """Begins a line of a summary made by this model; what follows is one prompt, as a JSON string."""
@@ -39,6 +40,8 @@ class Request:
     body: Mapping[str, Any]
     prompts: tuple[str, ...]
     results: tuple[ToolResult, ...]
+    notice: str
+    """What became of a background task, where nobody has said anything since; else empty."""
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
@@ -50,8 +53,8 @@ class Request:
         if not isinstance(body, dict):
             raise InvalidRequest("The request body must be a JSON object.")
         _check(body)
-        prompts, results = _said(body["messages"])
-        return cls(raw, body, tuple(prompts), tuple(results))
+        prompts, results, notice = _said(body["messages"])
+        return cls(raw, body, tuple(prompts), tuple(results), notice)
 
     @property
     def prompt(self) -> str:
@@ -134,20 +137,34 @@ def _check(body: Mapping[str, Any]) -> None:
             raise InvalidRequest(f"messages.{place}.content: Field required")
 
 
-def _said(messages: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[ToolResult]]:
+def _said(messages: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[ToolResult], str]:
+    """The prompts, the tool results since the newest, and the notice that came last."""
     prompts: list[str] = []
     results: list[ToolResult] = []
+    notice = ""
+    for block in _user_blocks(messages):
+        text = str(block.get("text", ""))
+        if block.get("type") == "tool_result":
+            results.append(_tool_result(block))
+            notice = ""
+        elif said := _by_person(text):
+            prompts.extend(said)
+            results.clear()
+            notice = ""
+        elif found := NOTICE.search(text):
+            notice = found[1]
+    return prompts, results, notice
+
+
+def _user_blocks(messages: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     for message in messages:
-        if message["role"] != "user":
-            continue
-        for block in _blocks(message["content"]):
-            if block.get("type") == "tool_result":
-                text = "\n".join(_texts(block.get("content")))
-                results.append(ToolResult(REMINDER.sub("", text).strip(), bool(block.get("is_error"))))
-            elif block.get("type") == "text" and (said := _by_person(str(block.get("text", "")))):
-                prompts.extend(said)
-                results.clear()
-    return prompts, results
+        if message["role"] == "user":
+            yield from _blocks(message["content"])
+
+
+def _tool_result(block: Mapping[str, Any]) -> ToolResult:
+    text = "\n".join(_texts(block.get("content")))
+    return ToolResult(REMINDER.sub("", text).strip(), bool(block.get("is_error")))
 
 
 def _by_person(text: str) -> list[str]:

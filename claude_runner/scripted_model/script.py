@@ -103,7 +103,8 @@ def _error(_request: Request, found: re.Match[str]) -> Reply:
     times = int(found["count"]) if found["count"] else TIMES[found["times"] and found["times"].lower()]
     if times is None:
         return fault
-    return Flaky(fault, times, then=say(f"This answer came after {times} failed attempts, as asked."))
+    attempts = "one failed attempt" if times == 1 else f"{times} failed attempts"
+    return Flaky(fault, times, then=say(f"This answer came after {attempts}, as asked."))
 
 
 def _fault(kind: str, size: str | None) -> Fault:

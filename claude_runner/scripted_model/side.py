@@ -21,8 +21,8 @@ def answer_side_request(request: Request) -> Answer | None:
         return say(_summary(request.prompts[:-1]))
     if prompt.startswith("[SUGGESTION MODE"):
         return say("words 100")
-    if prompt.startswith("<task-notification>"):
-        return say("A background task ended.")
+    if request.notice:
+        return say(f"Something that ran in the background is done: {request.notice}.")
     if prompt == "quota":
         return say("ok")
     return None
