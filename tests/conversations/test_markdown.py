@@ -1,0 +1,121 @@
+"""Markdown: what is shown, what is made harmless, and where a growing text is cut."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conversations.markdown import MAX_RENDERED, finish_blocks, render_block, split_blocks, visible
+
+PIECES = [
+    "word", "**bold**", "a | b", "--- | ---", "1 | 2", "```", "```py", "~~~", "````", "- item", "  - inner",
+    "1. one", "2) two", "> quote", "# Title", "===", "---", "    code", "[a]: /b", "<div>", "\\", "***", " ", "\t",
+    "|", "`x`", "``` a`b", "\u2028", "\u00a0", "   ```", "    ```",
+]  # fmt: skip
+TEXTS = st.lists(st.sampled_from([*PIECES, "\n", "\n", "\n\n"]), max_size=30).map("".join)
+
+
+def blocks_of(pieces: list[str]) -> list[str]:
+    """The blocks of a text that grows by these pieces."""
+    tail, blocks = "", []
+    for piece in pieces:
+        closed, tail = split_blocks(tail + piece)
+        blocks += closed
+    return blocks + finish_blocks(tail)
+
+
+@given(TEXTS, st.data())
+def test_a_text_is_cut_alike_however_it_arrives(text: str, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert blocks_of(pieces) == blocks_of([text])
+    assert blocks_of(list(text)) == blocks_of([text])
+
+
+@given(TEXTS)
+def test_nothing_is_lost_by_cutting(text: str) -> None:
+    whole = "".join(blocks_of([text]))
+    assert "".join(whole.split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "closed", "tail"),
+    [
+        ("One.\n\nTwo", ["One.\n"], "Two"),
+        ("One\n", [], "One\n"),
+        ("# Title\nOne", ["# Title\n"], "One"),
+        ("```\na\n\nb\n", [], "```\na\n\nb\n"),
+        ("```\na\n```\n", ["```\na\n```\n"], ""),
+        ("- a\n\n- b\n", [], "- a\n\n- b\n"),
+        ("- a\n\nOne", [], "- a\n\nOne"),
+        ("- a\n\nOne\n", ["- a\n"], "One\n"),
+        ("a | b\n-- | --\n1 | 2\n\n", ["a | b\n-- | --\n1 | 2\n"], ""),
+    ],
+)
+def test_a_block_closes_once_nothing_can_change_it(text: str, closed: list[str], tail: str) -> None:
+    assert split_blocks(text) == (closed, tail)
+
+
+def test_an_answer_looks_as_written() -> None:
+    assert render_block("# Title\n") == "<h3>Title</h3>\n"
+    assert "<em>a</em> <strong>b</strong> <s>c</s> <code>d</code>" in render_block("*a* **b** ~~c~~ `d`")
+    assert '<td class="end">1</td>' in render_block("a | b\n--- | ---:\nx | 1\n")
+    assert '<span class="k">def</span>' in render_block("```python\ndef f(): ...\n```\n")
+    assert "data-copy" in render_block("```\nx\n```\n")
+    assert "&lt;b&gt;" in render_block("```nonsense\n<b>\n```\n")
+
+
+ATTACKS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "[a](javascript:alert(1))",
+    "[a](data:text/html;base64,PHNjcmlwdD4=)",
+    "[a](vbscript:x)",
+    "[a](/accounts/logout/)",
+    "[a](//evil.example)",
+    "![a](https://evil.example/pixel.png)",
+    "![a](javascript:alert(1))",
+    "[![a](https://evil.example/b.png)](https://evil.example)",
+    '```"><script>alert(1)</script>\nx\n```',
+    "```python\n</code></pre><script>alert(1)</script>\n```",
+    "`</figcaption><script>alert(1)</script>`",
+    '<a href="https://x" style="position:fixed" class="question" id="thread">a</a>',
+    "[a](https://x 'title\" onmouseover=\"alert(1)')",
+    "<https://x/\" onclick=alert(1)>",
+    "| a |\n| --- |\n| <iframe src=//evil.example> |",
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_the_model_says_can_only_be_read(attack: str) -> None:
+    html = render_block(attack)
+    tree = parsed(html)
+    assert not tree.xpath("//script | //img | //iframe | //style | //link | //form | //input | //object")
+    for element in tree.iter():
+        names = set(element.attrib)
+        assert not {name for name in names if name.startswith("on")} | names & {"style", "id", "src"}
+    for link in tree.xpath("//a"):
+        assert link.get("href").startswith(("https://", "http://", "mailto:"))
+        assert link.get("target") == "_blank"
+        assert {"noopener", "noreferrer", "nofollow"} <= set(link.get("rel").split())
+
+
+def test_an_image_is_a_link_until_somebody_asks_for_it() -> None:
+    [link] = parsed(render_block("![a cat](https://example.org/cat.png)")).xpath("//a")
+    assert (link.get("href"), link.text) == ("https://example.org/cat.png", "a cat")
+
+
+def test_terminal_codes_and_bidi_controls_are_signs() -> None:
+    assert visible("a\x1b[31mb\u202ec\x00\x85\r\n\td\x7f") == "a␛[31mb⟨U+202E⟩c␀\ufffd\n\td␡"
+
+
+def test_a_monstrous_block_stays_plain() -> None:
+    html = render_block("*a* " * MAX_RENDERED)
+    assert "<em>" not in html
+
+
+def parsed(html: str) -> Any:
+    from lxml import html as lxml_html
+
+    return lxml_html.fragment_fromstring(html, create_parent="div")
