@@ -57,6 +57,8 @@ class Child(asyncio.SubprocessProtocol):
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._stderr = bytearray()
+        # Pidfds of the namespace's init: it outlives a killed bubblewrap by some milliseconds.
+        self._inits: list[int] = []
         self._flooded = self._ended = self._walled = False
         self.exited = asyncio.Event()
         self._stop: asyncio.Task[None] | None = None
@@ -93,6 +95,8 @@ class Child(asyncio.SubprocessProtocol):
             self._stderr += data
             del self._stderr[:-STDERR_KEPT]
         elif not self._flooded:
+            if not self._inits and self._walled:
+                self._inits = _open(_children(self.pid))
             self._received(data)
 
     def _received(self, data: bytes) -> None:
@@ -138,6 +142,10 @@ class Child(asyncio.SubprocessProtocol):
         return self._transport.get_returncode()
 
     @property
+    def stopping(self) -> bool:
+        return self._stop is not None
+
+    @property
     def complaint(self) -> str:
         """The end of what it wrote to stderr."""
         return self._stderr.decode(errors="replace").strip()
@@ -172,7 +180,7 @@ class Child(asyncio.SubprocessProtocol):
         await uncancelled(self._stop)
 
     async def _descend(self, gently: bool) -> None:
-        family = [os.pidfd_open(pid) for pid in self._family() if _exists(pid)]
+        family = self._inits or _open(self._family())
         try:
             self.read(on=True)
             if gently and not self.exited.is_set():
@@ -180,7 +188,7 @@ class Child(asyncio.SubprocessProtocol):
                 if not await self._gone(FLUSH):
                     self._terminate()
                     await self._gone(TERMINATE)
-            family += [os.pidfd_open(pid) for pid in self._family() if _exists(pid)]
+            family += _open(self._family())
             self.kill()
             for pidfd in family:
                 _signal(pidfd)
@@ -219,8 +227,12 @@ class Child(asyncio.SubprocessProtocol):
                 os.killpg(self.pid, signal.SIGKILL)
 
 
-def _exists(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+def _open(pids: list[int]) -> list[int]:
+    pidfds = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            pidfds.append(os.pidfd_open(pid))
+    return pidfds
 
 
 def _children(pid: int) -> list[int]:

@@ -115,9 +115,12 @@ class Folders:
         self._taken.add(self._first + wish)
         return self._first + wish
 
+    def folder_of(self, conversation: str) -> Path:
+        return self.folder(UUID(conversation))
+
     def has_files(self, conversation: str) -> bool:
         workspace = self.folder(UUID(conversation)) / "workspace"
-        return workspace.is_dir() and any(os.scandir(workspace))
+        return workspace.is_dir() and any(workspace.iterdir())
 
     def forget(self, conversation: str) -> None:
         folder = self.folder(UUID(conversation))

@@ -99,7 +99,13 @@ class Gateway:
         self._session = session
         self.upstream = upstream
         self.meter = Meter()
-        self._server = web.Server(self._handle, request_factory=_request, access_log=None)
+        self._server = web.Server(
+            # A CLI that hangs up (an interrupt) ends the request upstream too.
+            self._handle,
+            request_factory=_request,
+            handler_cancellation=True,
+            access_log=None,
+        )
         self._listener: asyncio.Server | None = None
         self._place: Place | None = None
 
@@ -142,19 +148,25 @@ class Gateway:
                     return await self._refused(answer, upstream)
                 return await self._stream(request, answer)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            logger.warning("model upstream %s: %s", urlsplit(url).netloc, type(error).__name__)
-            message = f"The model's server at {urlsplit(url).netloc} cannot be reached."
-            self.meter.refusal = Refusal(0, "api_error", message)
-            return _error(502, "api_error", message)
+            host = urlsplit(url).netloc
+            logger.warning("model upstream %s: %s", host, type(error).__name__)
+            self.meter.refusal = Refusal(0, "api_error", f"The model's server at {host} cannot be reached.")
+            return _error(502, "api_error", self.meter.refusal.message)
 
     async def _stream(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         self.meter.refusal = None
         response = web.StreamResponse(status=answer.status, headers=_inward(answer.headers))
         await response.prepare(request)
-        async for chunk in answer.content.iter_any():
-            self.meter.answered()
-            await response.write(chunk)
-        await response.write_eof()
+        try:
+            async for chunk in answer.content.iter_any():
+                self.meter.answered()
+                await response.write(chunk)
+            await response.write_eof()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # The answer broke off; a clean end here would pass it off as whole.
+            logger.info("model answer broke off: %s", type(error).__name__)
+            if request.transport is not None:
+                request.transport.close()
         return response
 
     async def _refused(self, answer: aiohttp.ClientResponse, upstream: Upstream) -> web.StreamResponse:
@@ -172,8 +184,10 @@ class Gateway:
         return web.Response(status=answer.status, body=body, headers=headers)
 
 
-def _request(*parts: Any) -> web.BaseRequest:
-    return web.BaseRequest(*parts, asyncio.get_running_loop(), client_max_size=LARGEST_BODY)
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    """What aiohttp makes by itself, with our limit."""
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=LARGEST_BODY)
 
 
 def _outward(headers: Mapping[str, str], upstream: Upstream) -> CIMultiDict[str]:

@@ -37,8 +37,8 @@ from claude_runner.turn import Turn
 
 logger = logging.getLogger(__name__)
 
-# Seconds that an interrupt may take before force is used.
-INTERRUPT_WITHIN = 3.0
+# Seconds that an interrupt may take before force is used, and a change of model or mode.
+INTERRUPT_WITHIN, ADOPT_WITHIN = 3.0, 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,6 +76,8 @@ class Process:
         self._client = ClaudeSDKClient(
             ClaudeAgentOptions(
                 can_use_tool=self._can_use_tool,
+                # Not the prompt that the session first had: a changed one counts from the next process.
+                system_prompt={"type": "preset", "preset": "claude_code", "snapshot": False},
                 session_store=store,
                 # Stored while the answer is still coming: what a killed runner loses is the rest.
                 session_store_flush="eager",
@@ -256,10 +258,11 @@ class Process:
         if dataclasses.replace(self.spec, model=spec.model, permission_mode=spec.permission_mode) != spec:
             return False
         try:
-            if self.spec.model != spec.model:
-                await self._client.set_model(spec.model)
-            if self.spec.permission_mode != spec.permission_mode:
-                await self._client.set_permission_mode(cast(PermissionMode, spec.permission_mode))
+            async with asyncio.timeout(ADOPT_WITHIN):
+                if self.spec.model != spec.model:
+                    await self._client.set_model(spec.model)
+                if self.spec.permission_mode != spec.permission_mode:
+                    await self._client.set_permission_mode(cast(PermissionMode, spec.permission_mode))
         except Exception as error:  # noqa: BLE001
             # A border: the SDK raises bare Exceptions for a control request that is refused.
             logger.warning("%s did not take a change: %r", self.spec.conversation, error)

@@ -116,8 +116,9 @@ class CliTransport(Transport):
     async def read_messages(self) -> AsyncIterator[Frame]:
         while (frame := await self._for_sdk.get()) is not None:
             yield frame
-        # Only an exception makes the SDK fail the control requests that are still waiting for an answer.
-        raise CLIConnectionError("the process ended")
+        if self.child is not None and not self.child.stopping:
+            # Only an exception makes the SDK fail the control requests that wait for an answer.
+            raise CLIConnectionError("the process ended by itself")
 
     async def close(self) -> None:
         if self.child is not None:
