@@ -64,20 +64,16 @@ class Limits:
 class Producer(Flow):
     """A flow in Twisted's spelling of a push producer."""
 
-    gone = False
-
     pauseProducing = Flow.pause
     resumeProducing = Flow.resume
-
-    def stopProducing(self) -> None:
-        self.gone = True
-        self.resume()
+    stopProducing = Flow.stop
 
 
 class Request(WebRequest):  # type: ignore[misc]  # Daphne is untyped
     """One HTTP request, its body limited, its answer braked."""
 
     received = 0
+    flow: Flow | None = None
 
     def __init__(self, *args: Any) -> None:
         # Django reads the forms; Twisted would parse them too, in memory.
@@ -93,7 +89,7 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne is untyped
 
     def leave(self) -> None:
         """End a stream that would not end by itself; the others may finish."""
-        if self.flow.endless and not self.finished and self.channel is not None:
+        if self.flow and self.flow.endless and not self.finished and self.channel is not None:
             self.finish()
 
     def took(self, message: Message) -> None:
@@ -118,7 +114,9 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne is untyped
         return super().process()
 
     def finish(self) -> None:
-        self.unregisterProducer()
+        if self.flow:
+            self.flow.stop()
+            self.unregisterProducer()
         super().finish()
 
     def basic_error(self, status: int, status_text: bytes, body: str) -> None:

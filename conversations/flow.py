@@ -29,6 +29,8 @@ class Flow:
     ) -> None:
         self.endless = False
         """Set by a stream that never ends by itself: the server ends it when it leaves."""
+        self.gone = False
+        """Whether the connection has ended. What is sent now reaches nobody."""
         self.closing = closing or asyncio.Event()
         """Set from the moment on that the server wants to leave."""
         self._patience = patience
@@ -54,21 +56,26 @@ class Flow:
 
     def pause(self) -> None:
         """The transport is full: start to count, unless the count runs already."""
-        if self._writable.is_set() and not self._aborted:
+        if self._writable.is_set() and not self.gone:
             self._writable.clear()
             self._deadline = asyncio.get_running_loop().call_later(self._patience, self._give_up)
 
     def resume(self) -> None:
-        """The transport is empty, or gone: nobody has to wait."""
+        """The transport is empty: nobody has to wait."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
         self._writable.set()
 
+    def stop(self) -> None:
+        """The connection has ended: nobody has to wait any more."""
+        self.gone = True
+        self.resume()
+
     def _give_up(self) -> None:
         self._aborted = True
+        self.stop()
         self._abort()
-        self.resume()
 
 
 def flow_of(scope: Mapping[str, Any]) -> Flow:

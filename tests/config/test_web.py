@@ -40,7 +40,8 @@ class Web:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def open(self, path: str, **options: Any) -> ClientConnection:
-        return connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None, **options)
+        client: ClientConnection = connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None, **options)
+        return client
 
     def stalled(self, path: str, upgrade: bool = False) -> socket.socket:
         """A connection that asks and never reads."""
@@ -131,8 +132,7 @@ def test_readers_that_stall_cost_less_than_a_megabyte_each_and_are_dropped(
 def test_an_application_learns_that_its_stalled_reader_was_dropped(impatient: Web) -> None:
     with closing(impatient.stalled("/asking", upgrade=True)) as reader:
         eventually(lambda: gone(reader))
-    eventually(lambda: impatient.seen().count("StalledReader") == 1)
-    assert "stalled" in impatient.seen()
+    eventually(lambda: "StalledReader" in impatient.seen())
 
     before = impatient.seen().count("disconnect")
     with closing(impatient.stalled("/flood", upgrade=True)) as reader:
@@ -153,7 +153,7 @@ def test_a_socket_whose_application_lags_is_not_read_from(web: Web) -> None:
     before = web.memory()
     frame = b"x" * 500_000
     with web.open("/deaf") as client:
-        sender = threading.Thread(target=lambda: [client.send(frame) for _ in range(40)])
+        sender = threading.Thread(target=send_often, args=(client, frame, 40))
         sender.start()
         time.sleep(1)
         assert web.memory() - before < 8 * MEGABYTE
@@ -292,6 +292,11 @@ def test_a_taken_port_is_said_in_one_sentence(web: Web) -> None:
     assert again.returncode == 1
     assert again.stderr.startswith(f"Cannot listen on 127.0.0.1:{web.port}: ")
     assert "Traceback" not in again.stderr
+
+
+def send_often(client: ClientConnection, frame: bytes, times: int) -> None:
+    for _ in range(times):
+        client.send(frame)
 
 
 class Streamed(threading.Thread):
