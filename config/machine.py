@@ -136,7 +136,7 @@ class Machine:
             "redis_url": self.plan.redis_url or self.servers.redis_url,
             "model_url": f"http://127.0.0.1:{free_port(model.port or 0)}",
         }
-        write_private_json(file, self.urls | {"made_with": made_with})
+        write_private_json(file, self.urls | {"made_with": made_with, "url": self.plan.url})
 
     def _database(self, earlier: dict[str, str], made_with: str) -> DatabaseUrls:
         """The roles' URLs: as given, or made with the administrator's.

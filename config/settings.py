@@ -36,6 +36,8 @@ GIVEN_DATABASE_URL = env.str("DATABASE_URL", default="")
 GIVEN_DATABASE_OWNER_URL = env.str("DATABASE_OWNER_URL", default="")
 GIVEN_REDIS_URL = env.str("REDIS_URL", default="")
 DATABASE_URL, DATABASE_OWNER_URL = database_urls(GIVEN_DATABASE_URL, GIVEN_DATABASE_OWNER_URL, _servers)
+# Where people find this: as the running `up` says, whatever HOST and PORT another command was given.
+PUBLIC_URL = _servers.get("url", f"http://{HOST}:{PORT}")
 REDIS_URL = first_given(GIVEN_REDIS_URL, _servers.get("redis_url"))
 
 
