@@ -4,25 +4,36 @@
 under row-level security (see `rls`), and are seen inside `context.tenant_context` only.
 """
 
+import hashlib
+import re
+import secrets
 import uuid
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import PermissionsMixin
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import RegexValidator
-from django.db import models
+from django.db import IntegrityError, models
 from django.db.models import F, Q
 from django.db.models.functions import Lower
 from django.utils import timezone
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 
-from tenants.roles import Role, Scope
+from tenants.access import Caller
+from tenants.context import tenant_context
+from tenants.drafts import CredentialDraft, checked_name
+from tenants.errors import Conflict, InvalidRequest, NotFound
+from tenants.roles import ALL_SCOPES, CredentialKind, CredentialState, Role, Scope
+from tenants.secrets import new_tenant_key, seal, unseal
 
+SECRET_FIELD = "credential.secret"
 SLUG = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"
-USED_AT_MOST_EVERY = timedelta(minutes=1)
+NOTED_EVERY = timedelta(minutes=1)
 
 
 class UserManager(BaseUserManager["User"]):
@@ -44,10 +55,10 @@ class User(AbstractBaseUser, PermissionsMixin):
     """A person. The e-mail, in small letters, is the login."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    email = models.EmailField(_("e-mail"), unique=True)
-    name = models.CharField(_("name"), max_length=120, blank=True)
-    is_staff = models.BooleanField(_("operates the platform"), default=False)
-    is_active = models.BooleanField(_("may sign in"), default=True)
+    email = models.EmailField(_lazy("e-mail"), unique=True)
+    name = models.CharField(_lazy("name"), max_length=120, blank=True)
+    is_staff = models.BooleanField(_lazy("operates the platform"), default=False)
+    is_active = models.BooleanField(_lazy("may sign in"), default=True)
     date_joined = models.DateTimeField(default=timezone.now)
 
     USERNAME_FIELD = "email"
@@ -71,6 +82,26 @@ class User(AbstractBaseUser, PermissionsMixin):
         return self.name or self.email.partition("@")[0]
 
 
+class TenantManager(models.Manager["Tenant"]):
+    def found(self, slug: str, name: str, owner: User) -> "Membership":
+        """A new tenant with its key and its owner. InvalidRequest for a bad slug, Conflict for a taken one."""
+        if not re.fullmatch(SLUG, slug):
+            raise InvalidRequest(
+                _(
+                    "A slug has 1 to 40 small letters, digits and inner hyphens, as in: acme-labs. Not: %(slug)s"
+                )
+                % {"slug": slug}
+            )
+        tenant = Tenant(slug=slug, name=name or slug)
+        tenant.sealed_key = new_tenant_key(tenant.id)
+        try:
+            with tenant_context(tenant.id):
+                tenant.save(force_insert=True)
+                return tenant.enroll(owner, Role.OWNER)
+        except IntegrityError:
+            raise Conflict(_("The slug %(slug)s is taken.") % {"slug": slug}) from None
+
+
 class Tenant(models.Model):
     """An organisation or a person that everything else belongs to. `sealed_key` is its key, see `secrets`."""
 
@@ -78,14 +109,20 @@ class Tenant(models.Model):
     slug = models.CharField(
         max_length=40,
         unique=True,
-        validators=[RegexValidator(SLUG, _("Small letters, digits and inner hyphens, at most 40."))],
+        validators=[RegexValidator(SLUG, _lazy("Small letters, digits and inner hyphens, at most 40."))],
     )
     name = models.CharField(max_length=120)
     sealed_key = models.BinaryField(editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects: ClassVar[TenantManager] = TenantManager()
+
     def __str__(self) -> str:
         return self.slug
+
+    def enroll(self, user: User, role: Role) -> "Membership":
+        """Make a person a member. Inside the tenant's context."""
+        return Membership.objects.create(tenant=self, user=user, role=role)
 
 
 class TenantRow(models.Model):
@@ -112,32 +149,56 @@ class Membership(TenantRow):
         ]
 
     def __str__(self) -> str:
-        return f"{self.user} ({self.role})"
+        return f"{self.user_id} ({self.role})"
 
-
-class CredentialKind(models.TextChoices):
-    """What a secret is, and so how it goes to the model's server."""
-
-    API_KEY = "api_key", _("Anthropic API key")
-    OAUTH_TOKEN = "oauth_token", _("Claude subscription token")
-    ENDPOINT = "endpoint", _("another server that speaks the Messages API")
-
-
-class CredentialState(models.TextChoices):
-    UNTRIED = "untried", _("not tried yet")
-    WORKING = "working", _("working")
-    REFUSED = "refused", _("refused by the server")
+    def as_caller(self) -> Caller:
+        """This member, acting for themselves with all they may."""
+        return Caller(self.tenant_id, self.tenant.slug, self.id, self.user_id, Role(self.role))
 
 
 class CredentialQuerySet(models.QuerySet["Credential"]):
-    def owned_by(self, member_id: UUID | None) -> Self:
-        """Those of one member, or with None the tenant's own."""
-        return self.filter(member_id=member_id)
+    """Inside the tenant's context, as everything here."""
 
     def usable_by(self, member_id: UUID) -> Self:
-        """The member's own and the tenant's, the member's first."""
+        """The member's and the tenant's; defaults first, of those the member's own first."""
         usable = self.filter(Q(member_id=member_id) | Q(member_id=None))
-        return usable.order_by(F("member_id").asc(nulls_last=True), "created_at")
+        return usable.order_by("-is_default", F("member_id").asc(nulls_last=True), "created_at")
+
+    def of(self, caller: Caller, credential: object, *, writing: bool = False) -> "Credential":
+        """One that the caller may see, its row locked for `writing`; else NotFound, or PermissionDenied."""
+        rows = self.usable_by(caller.member_id).select_related("tenant")
+        row = (
+            (rows.select_for_update(of=("self",)) if writing else rows).filter(id=uuid_of(credential)).first()
+        )
+        if row is None:
+            raise NotFound(_("There is no such credential."))
+        if writing:
+            caller.require(caller.may_administer if row.member_id is None else caller.may_own)
+        return row
+
+    def create_for(
+        self,
+        caller: Caller,
+        draft: CredentialDraft,
+        *,
+        default: bool = False,
+        owner: Literal["tenant", "member"] | None = None,
+    ) -> "Credential":
+        """Keep a credential; its owner is the tenant where the caller may say so, else the caller."""
+        owner = owner or ("tenant" if caller.may_administer else "member")
+        caller.require(caller.may_administer if owner == "tenant" else caller.may_own)
+        credential = Credential(
+            tenant=Tenant.objects.get(id=caller.tenant_id),
+            member_id=caller.member_id if owner == "member" else None,
+            name=draft.name,
+            kind=draft.kind,
+            base_url=draft.base_url,
+        )
+        credential.secret = draft.secret
+        credential.save(force_insert=True)
+        if default:
+            credential.make_default()
+        return credential
 
 
 class Credential(TenantRow):
@@ -159,7 +220,7 @@ class Credential(TenantRow):
     last_used_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
-    objects: ClassVar[models.Manager["Credential"]] = CredentialQuerySet.as_manager()
+    objects = CredentialQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [
@@ -175,9 +236,66 @@ class Credential(TenantRow):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def owner(self) -> Literal["tenant", "member"]:
+        return "tenant" if self.member_id is None else "member"
+
+    @property
+    def secret(self) -> str:
+        """Opened; SecretError where the ciphertext does not belong here."""
+        return unseal(self.tenant, SECRET_FIELD, self.id, self.sealed_secret)
+
+    @secret.setter
+    def secret(self, text: str) -> None:
+        self.sealed_secret = seal(self.tenant, SECRET_FIELD, self.id, text)
+        self.last4 = text[-4:] if len(text) > 4 else ""
+        self.state = CredentialState.UNTRIED
+
+    def make_default(self) -> None:
+        """The one that its owner's conversations use from their next turn on; the former one steps down."""
+        # One at a time in a tenant: two at once would both find no former default.
+        Tenant.objects.select_for_update(no_key=True).get(id=self.tenant_id)
+        rivals = Credential.objects.filter(tenant_id=self.tenant_id, member_id=self.member_id)
+        rivals.filter(is_default=True).exclude(id=self.id).update(is_default=False)
+        rivals.filter(id=self.id).update(is_default=True)
+        self.is_default = True
+
+    def mark_used(self) -> None:
+        """Keep that it was used, at most once a minute."""
+        if not was_just_used(self.last_used_at):
+            Credential.objects.filter(id=self.id).update(last_used_at=timezone.now())
+
+
+class ApiKeyManager(models.Manager["ApiKey"]):
+    def issue(
+        self,
+        membership: Membership,
+        name: str,
+        scopes: Iterable[str] = ALL_SCOPES,
+        expires_at: datetime | None = None,
+    ) -> tuple["ApiKey", str]:
+        """A new key and, this once, its text. Inside the tenant's context. InvalidRequest for unknown scopes."""
+        scopes = sorted(set(scopes))
+        if not scopes or not ALL_SCOPES.issuperset(scopes):
+            raise InvalidRequest(_("scopes are some of: %(all)s.") % {"all": ", ".join(sorted(ALL_SCOPES))})
+        if expires_at is not None and expires_at <= timezone.now():
+            raise InvalidRequest(_("expires_at has passed already."))
+        prefix = secrets.token_hex(4)
+        plain = f"parley_{prefix}_{secrets.token_urlsafe(32)}"
+        key = self.create(
+            tenant_id=membership.tenant_id,
+            member=membership,
+            name=checked_name(name),
+            prefix=prefix,
+            digest=digest_of(plain),
+            scopes=scopes,
+            expires_at=expires_at,
+        )
+        return key, plain
+
 
 class ApiKey(TenantRow):
-    """A key for programs: acts as one member, within its scopes. Only its hash is kept; see `keys`."""
+    """A key for programs: acts as one member, within its scopes. Only its hash is kept."""
 
     member = models.ForeignKey(Membership, on_delete=models.CASCADE, db_constraint=False, related_name="+")
     name = models.CharField(max_length=80)
@@ -188,16 +306,37 @@ class ApiKey(TenantRow):
     last_used_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects: ClassVar[ApiKeyManager] = ApiKeyManager()
+
     class Meta:
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["tenant", "id"], name="api_key_of_tenant"),
+            # Across tenants: a key is found before its tenant is known. A digest tells nobody anything.
             models.UniqueConstraint(fields=["digest"], name="api_key_digest"),
         ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
 
+    def mark_used(self) -> None:
+        """Keep that it was used, at most once a minute."""
+        if not was_just_used(self.last_used_at):
+            ApiKey.objects.filter(id=self.id).update(last_used_at=timezone.now())
+
 
 def was_just_used(last_used_at: datetime | None) -> bool:
     """Whether the note of the last use is fresh enough: it is written once a minute, not at each use."""
-    return last_used_at is not None and timezone.now() - last_used_at < USED_AT_MOST_EVERY
+    return last_used_at is not None and timezone.now() - last_used_at < NOTED_EVERY
+
+
+def digest_of(key: str) -> bytes:
+    """What is kept of an API key. Its text is random enough that a slow hash would add nothing."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+def uuid_of(text: object) -> UUID:
+    """An id as a UUID. What is no UUID names nothing: NotFound."""
+    try:
+        return text if isinstance(text, UUID) else UUID(str(text))
+    except ValueError:
+        raise NotFound() from None

@@ -1,4 +1,4 @@
-"""What a member is to a tenant, and what a key is for."""
+"""The fixed words of tenants: what a member is, what a key may, what a credential is."""
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -22,3 +22,19 @@ class Scope(models.TextChoices):
 
 
 ALL_SCOPES = frozenset(Scope.values)
+
+
+class CredentialKind(models.TextChoices):
+    """What a secret is, and so how it goes to the model's server."""
+
+    API_KEY = "api_key", _("Anthropic API key")
+    OAUTH_TOKEN = "oauth_token", _("Claude subscription token")
+    ENDPOINT = "endpoint", _("another server that speaks the Messages API")
+
+
+class CredentialState(models.TextChoices):
+    """What the model's server last said to it."""
+
+    UNTRIED = "untried", _("not tried yet")
+    WORKING = "working", _("working")
+    REFUSED = "refused", _("refused by the server")

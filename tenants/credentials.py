@@ -1,0 +1,56 @@
+"""The credential of a turn, and the words that go with entering one."""
+
+import logging
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from tenants.errors import InvalidRequest
+from tenants.models import Credential
+from tenants.roles import CredentialState
+from tenants.secrets import SecretError
+
+logger = logging.getLogger("parley.tenants")
+
+ANTHROPIC = "https://api.anthropic.com"
+OAUTH_TERMS = gettext_lazy(
+    "Anthropic's terms: a subscription token is for its own holder alone; whoever offers a service to others"
+    " uses API keys. By entering a token you say that it is yours and that you alone use it."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCredential:
+    """An opened credential: where requests go, and the secret that goes with them."""
+
+    id: UUID
+    kind: str
+    base_url: str
+    secret: str = field(repr=False)
+
+
+def credential_for(tenant_id: UUID, member_id: UUID) -> ModelCredential:
+    """The member's default, else the tenant's; where neither has one, the oldest. Inside the tenant's context.
+
+    InvalidRequest where there is none at all, or it does not open.
+    """
+    usable = Credential.objects.filter(tenant_id=tenant_id).usable_by(member_id)
+    row = usable.select_related("tenant").first()
+    if row is None:
+        raise InvalidRequest(_("There is no credential yet. Enter one under Credentials."))
+    try:
+        secret = row.secret
+    except SecretError as error:
+        logger.error("Credential %s: %s", row.id, error)
+        raise InvalidRequest(
+            _("The credential %(name)s can't be opened on this server. Enter it again.") % {"name": row.name}
+        ) from error
+    row.mark_used()
+    return ModelCredential(row.id, row.kind, row.base_url or ANTHROPIC, secret)
+
+
+def mark_credential(credential_id: UUID, state: CredentialState) -> None:
+    """Keep what the model's server said to a credential, when it is news. Inside the tenant's context."""
+    Credential.objects.filter(id=credential_id).exclude(state=state).update(state=state)

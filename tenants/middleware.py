@@ -1,0 +1,108 @@
+"""What every request gets: an id; and on a tenant's pages, who is acting there, with the tenant named."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+from inspect import iscoroutinefunction, markcoroutinefunction
+from typing import Any, ClassVar
+
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import BadRequest
+from django.core.exceptions import PermissionDenied as Forbidden
+from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
+from django.views import defaults
+
+from tenants.authentication import memberships_of
+from tenants.context import tenant_context
+from tenants.errors import ApiError
+from tenants.models import User
+
+type Answer = HttpResponseBase | Awaitable[HttpResponseBase]
+
+
+class _Middleware:
+    """Works in both worlds; nothing here waits for anything before the view."""
+
+    sync_capable: ClassVar[bool] = True
+    async_capable: ClassVar[bool] = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Answer]) -> None:
+        self.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Answer:
+        return self.get_response(request)
+
+
+class RequestIdMiddleware(_Middleware):
+    """Gives each request an id of ours, `request.request_id`, and each answer the header `request-id`."""
+
+    def __call__(self, request: HttpRequest) -> Answer:
+        request.request_id = f"req_{uuid.uuid4().hex}"  # type: ignore[attr-defined]
+        answer = self.get_response(request)
+        if isinstance(answer, HttpResponseBase):
+            return _signed(request, answer)
+        return _signed_later(request, answer)
+
+
+async def _signed_later(request: HttpRequest, answer: Awaitable[HttpResponseBase]) -> HttpResponseBase:
+    return _signed(request, await answer)
+
+
+def _signed(request: HttpRequest, answer: HttpResponseBase) -> HttpResponseBase:
+    answer.headers["request-id"] = request.request_id  # type: ignore[attr-defined]
+    return answer
+
+
+class CurrentTenantMiddleware(_Middleware):
+    """Runs a page of /t/<slug>/… inside its tenant's context, for members only: strangers get 404.
+
+    Sets `request.caller` and `request.membership`. The view is one short transaction, undone if it raises;
+    an async view names its tenant itself. Stands last, since it calls the view.
+    """
+
+    def process_view(
+        self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> HttpResponseBase | None:
+        if not request.path_info.startswith("/t/") or "slug" not in kwargs:
+            return None
+        if not isinstance(request.user, User):
+            return redirect_to_login(request.get_full_path())
+        found = [here for here in memberships_of(request.user) if here.tenant_slug == kwargs["slug"]]
+        if not found:
+            raise Http404
+        request.membership = found[0]  # type: ignore[attr-defined]
+        request.caller = found[0].as_caller()  # type: ignore[attr-defined]
+        if iscoroutinefunction(view):
+            return None
+        try:
+            with tenant_context(found[0].tenant_id):
+                return _rendered(view(request, *args, **kwargs))
+        except ApiError as error:
+            return page_for(request, error)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
+        return page_for(request, error) if isinstance(error, ApiError) else None
+
+
+def page_for(request: HttpRequest, error: ApiError) -> HttpResponseBase:
+    """The page of an error, as Django would show its own of that status."""
+    match error.status:
+        case 401:
+            return redirect_to_login(request.get_full_path())
+        case 403:
+            return defaults.permission_denied(request, Forbidden(error.message))
+        case 404:
+            return defaults.page_not_found(request, Http404(error.message))
+        case status if status < 500:
+            answer = defaults.bad_request(request, BadRequest(error.message))
+            answer.status_code = status
+            return answer
+    return defaults.server_error(request)
+
+
+def _rendered(answer: HttpResponseBase) -> HttpResponseBase:
+    """The answer, its template rendered while the tenant is still named."""
+    render = getattr(answer, "render", None)
+    return render() if callable(render) else answer
