@@ -12,3 +12,7 @@ urlpatterns = [
     path("accounts/", include("allauth.urls")),
     path("", include("conversations.urls")),
 ]
+handler400 = "conversations.pages.bad_request"
+handler403 = "conversations.pages.forbidden"
+handler404 = "conversations.pages.not_found"
+handler500 = "conversations.pages.server_error"

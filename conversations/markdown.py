@@ -35,7 +35,10 @@ _BIDI = [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C]
 _CONTROLS = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A, 0x0D)]
 _VISIBLE: dict[int, str] = (
     {code: f"⟨U+{code:04X}⟩" for code in _BIDI}
-    | {code: chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd" for code in _CONTROLS}
+    | {
+        code: chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
+        for code in _CONTROLS
+    }
     | {0x0D: ""}
 )
 
@@ -208,7 +211,9 @@ def _defuse_links(children: list[Token]) -> None:
 
 
 def _parser() -> MarkdownIt:
-    markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("reference")
+    markdown = (
+        MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("reference")
+    )
     markdown.validateLink = lambda url: True  # type: ignore[method-assign]  # _defuse_links decides
     markdown.core.ruler.push("modest", lambda state: _modest(markdown, state.tokens))
     markdown.add_render_rule("fence", _code)

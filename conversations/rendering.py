@@ -7,7 +7,7 @@ unfinished turns only.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from django.utils.dateparse import parse_datetime
 from django.utils.safestring import SafeString
@@ -196,7 +196,7 @@ class TurnView:
 
     def _part[P: Part](self, part_id: str, kind: Callable[[str], P], page: Changes) -> P:
         """The part with this id, made if need be."""
-        part: Any = self._by_id.get(part_id)
+        part = cast("P | None", self._by_id.get(part_id))
         if part is None:
             part = kind(part_id)
             self._add(part, page)
@@ -225,7 +225,8 @@ FOLDS: dict[str, Fold] = {
     "tool.finished": TurnView.finish_tool,
     "permission.requested": TurnView.ask,
     "permission.resolved": TurnView.answer,
-} | dict.fromkeys(ENDS, TurnView.finish)
+    **dict.fromkeys(ENDS, TurnView.finish),
+}
 
 
 class Thread:
@@ -273,7 +274,7 @@ class Thread:
             self._queue(event, page)
         elif (turn := self._turns.get(str(event.get("turn")))) and not turn.has_ended:
             turn.apply(event, page)
-            if turn.has_ended:
+            if event["type"] in ENDS:
                 self._mark(page)
 
     def _queue(self, event: Event, page: Changes) -> None:

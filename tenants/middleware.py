@@ -6,11 +6,9 @@ from inspect import iscoroutinefunction, markcoroutinefunction
 from typing import Any, ClassVar
 
 from django.contrib.auth.views import redirect_to_login
-from django.core.exceptions import BadRequest
-from django.core.exceptions import PermissionDenied as Forbidden
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
-from django.views import defaults
+from django.urls import get_resolver
 
 from tenants.authentication import memberships_of
 from tenants.context import tenant_context
@@ -87,19 +85,14 @@ class CurrentTenantMiddleware(_Middleware):
 
 
 def page_for(request: HttpRequest, error: ApiError) -> HttpResponseBase:
-    """The page of an error, as Django would show its own of that status."""
-    match error.status:
-        case 401:
-            return redirect_to_login(request.get_full_path())
-        case 403:
-            return defaults.permission_denied(request, Forbidden(error.message))
-        case 404:
-            return defaults.page_not_found(request, Http404(error.message))
-        case status if status < 500:
-            answer = defaults.bad_request(request, BadRequest(error.message))
-            answer.status_code = status
-            return answer
-    return defaults.server_error(request)
+    """The page of an error, by the handler that the URLs name for its kind; it takes the status of the error."""
+    if error.status == 401:
+        return redirect_to_login(request.get_full_path())
+    kind = error.status if error.status in (403, 404) else 400
+    handler = get_resolver().resolve_error_handler(kind)
+    answer: HttpResponseBase = handler(request, exception=error)
+    answer.status_code = error.status
+    return answer
 
 
 def _rendered(answer: HttpResponseBase) -> HttpResponseBase:

@@ -78,7 +78,7 @@ class Page:
 
 
 def elements(html: str) -> list[Any]:
-    found = lxml_html.fragments_fromstring(html.strip())
+    found: list[Any] = list(lxml_html.fragments_fromstring(html.strip()))
     for element in found:
         element.tail = None
     return found
@@ -89,7 +89,20 @@ def elements(html: str) -> list[Any]:
 TURNS = st.sampled_from(["t1", "t2"])
 TEXT = st.lists(
     st.sampled_from(
-        ["word ", "**b**", "\n", "\n\n", "```\n", "- a\n", "# T\n", "a|b\n-|-\n", "<b>", "\x1b[0m", " ", "> q"]
+        [
+            "word ",
+            "**b**",
+            "\n",
+            "\n\n",
+            "```\n",
+            "- a\n",
+            "# T\n",
+            "a|b\n-|-\n",
+            "<b>",
+            "\x1b[0m",
+            " ",
+            "> q",
+        ]
     ),
     min_size=1,
     max_size=5,
@@ -120,7 +133,9 @@ EVENTS = st.one_of(
     st.fixed_dictionaries({"type": st.just("text.delta"), "block": BLOCK, "text": TEXT}),
     st.fixed_dictionaries({"type": st.just("text.delta"), "block": BLOCK, "text": TEXT}),
     st.fixed_dictionaries({"type": st.just("thinking.delta"), "block": st.integers(4, 5), "text": TEXT}),
-    st.builds(lambda call, parent: {"type": "tool.started", "parent": parent, **call}, CALL, st.none() | TOOL),
+    st.builds(
+        lambda call, parent: {"type": "tool.started", "parent": parent, **call}, CALL, st.none() | TOOL
+    ),
     st.fixed_dictionaries(
         {"type": st.just("tool.finished"), "tool_use": TOOL, "is_error": st.booleans(), "output": TEXT}
     ),
@@ -226,7 +241,10 @@ def test_an_opened_card_stays_open(told: Told) -> None:
     ("call", "line"),
     [
         (("Write", {"file_path": "/workspace/a/notes.txt", "content": "1\n2\n3\n"}), "Wrote a/notes.txt +3"),
-        (("Edit", {"file_path": "/workspace/app.py", "old_string": "a\nb", "new_string": "a\nc\nd"}), "Edited app.py +2 −1"),
+        (
+            ("Edit", {"file_path": "/workspace/a.py", "old_string": "a\nb", "new_string": "a\nc\nd"}),
+            "Edited a.py +2 \N{MINUS SIGN}1",
+        ),
         (("Bash", {"command": "ls -la\nrm x"}), "Ran ls -la"),
         (("Grep", {"pattern": "def f"}), "Searched for def f"),
         (("mcp__files__list", {}), "Used files · list"),
@@ -241,7 +259,9 @@ def test_a_tool_call_is_one_line(told: Told, call: tuple[str, dict[str, Any]], l
 
 def test_a_failed_call_says_why(told: Told) -> None:
     told("tool.started", tool_use="u1", name="Read", input={"file_path": "/workspace/a"})
-    told("tool.finished", tool_use="u1", is_error=True, output="<tool_use_error>No such file.</tool_use_error>")
+    told(
+        "tool.finished", tool_use="u1", is_error=True, output="<tool_use_error>No such file.</tool_use_error>"
+    )
     assert told.text("details/summary") == "Could not read a No such file."
 
 

@@ -1,0 +1,53 @@
+"""Which part of a conversation a page shows: the latest turns at once, earlier ones when somebody goes there."""
+
+from conversations.events import all_events
+from conversations.models import ENDED, Conversation, Event, Turn
+from conversations.rendering import Thread
+
+TURNS_AT_ONCE = 20
+
+
+def latest(conversation: Conversation) -> tuple[Thread, int]:
+    """The latest turns and all that have not ended, and the number of the first one shown; 0 if it is the first."""
+    turns = conversation.turns.order_by("-number")
+    unfinished = turns.exclude(state__in=ENDED).last()
+    window = list(turns[:TURNS_AT_ONCE])
+    thread = thread_of(conversation)
+    if not window:
+        return thread, 0
+    first = min((window[-1], unfinished or window[-1]), key=lambda turn: turn.number)
+    thread.load(all_events(conversation.id, _before(first)))
+    return thread, _is_preceded(first)
+
+
+def earlier(conversation: Conversation, number: int) -> tuple[Thread, int]:
+    """The turns before turn `number`, as many as a page shows at once, and the number of the first of them."""
+    window = list(conversation.turns.filter(number__lt=number).order_by("-number")[:TURNS_AT_ONCE])
+    thread = thread_of(conversation)
+    if not window:
+        return thread, 0
+    wanted = {str(turn.id) for turn in window}
+    events = (e for e in all_events(conversation.id, _before(window[-1])) if e.get("turn") in wanted)
+    for event in events:
+        thread.load([event])
+        if len(thread.turns) == len(wanted) and not thread.is_busy:
+            break
+    return thread, _is_preceded(window[-1])
+
+
+def thread_of(conversation: Conversation) -> Thread:
+    """The conversation before its first event."""
+    thread = Thread(str(conversation.id), conversation.assistant.name, conversation.effective_model)
+    thread.title = conversation.title
+    return thread
+
+
+def _before(turn: Turn) -> int:
+    """The last `seq` before the turn; 0 where its events have been packed, and reading from the start is right."""
+    queued = Event.objects.filter(conversation=turn.conversation_id, turn_id=turn.id, type="turn.queued")
+    seq = queued.values_list("seq", flat=True).first()
+    return 0 if seq is None else seq - 1
+
+
+def _is_preceded(turn: Turn) -> int:
+    return turn.number if turn.number > 1 else 0

@@ -1,0 +1,90 @@
+"""What stands around every page of a tenant: the list of conversations, and the banners."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from itertools import groupby
+from uuid import UUID
+
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+
+from conversations.hosts import live_hosts
+from conversations.models import Conversation
+from tenants.access import Caller
+from tenants.models import Credential
+from tenants.roles import CredentialKind
+
+LISTED = 100
+OFFLINE = "Offline model"
+NO_SANDBOX = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Conversations of one day or time."""
+
+    label: str
+    conversations: list[Conversation]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """`conversation_id` is the one that is open, '' if none."""
+
+    slug: str
+    may_write: bool
+    groups: list[Group] = field(default_factory=list)
+    conversation_id: str = ""
+    section: str = ""
+    is_offline: bool = False
+    no_sandbox: bool = False
+
+    @classmethod
+    def of(cls, caller: Caller, conversation_id: UUID | None = None, section: str = "") -> "Surroundings":
+        return cls(
+            slug=caller.tenant_slug,
+            may_write=caller.may_write,
+            groups=listed(caller),
+            conversation_id=str(conversation_id or ""),
+            section=section,
+            is_offline=answers_offline(caller),
+            no_sandbox=any(host.tier == NO_SANDBOX for host in live_hosts()),
+        )
+
+
+def listed(caller: Caller, query: str = "") -> list[Group]:
+    """The caller's newest conversations by day, all or those with `query` in title or message."""
+    found = Conversation.objects.filter(author_id=caller.member_id, archived_at=None, last_seq__gt=0)
+    if query := query.strip():
+        said = Q(turns__prompt__icontains=json.dumps(query)[1:-1])
+        found = found.filter(Q(title__icontains=query) | said).distinct()
+    return by_day(found.order_by("-updated_at")[:LISTED], timezone.localdate())
+
+
+def by_day(conversations: Iterable[Conversation], today: date) -> list[Group]:
+    """Newest first in, newest first out."""
+    days = groupby(conversations, lambda row: label_of(timezone.localdate(row.updated_at), today))
+    return [Group(label, list(rows)) for label, rows in days]
+
+
+def label_of(day: date, today: date) -> str:
+    """When that was, the more roughly the longer ago."""
+    if day >= today:
+        return _("Today")
+    if day == today - timedelta(days=1):
+        return _("Yesterday")
+    if day > today - timedelta(days=7):
+        return _("Last 7 days")
+    if day > today - timedelta(days=30):
+        return _("Last 30 days")
+    return date_format(day, "YEAR_MONTH_FORMAT")
+
+
+def answers_offline(caller: Caller) -> bool:
+    """Whether the caller's messages go to the scripted model that `make run` starts."""
+    used = Credential.objects.all().usable_by(caller.member_id).first()
+    return used is not None and used.kind == CredentialKind.ENDPOINT and used.name.startswith(OFFLINE)
