@@ -212,5 +212,8 @@ class Machine:
         self.ready(body)
 
     def _still_starting(self) -> bool:
-        self.supervisor.look()
+        # Later a child that dies is started again. Now it would only say the same once more.
+        for kept in self.supervisor.kept:
+            if not kept.child.alive:
+                raise NotReady(f"{kept.child.name} ended at its start; the lines above say why.")
         return not self.stop.wanted.is_set()
