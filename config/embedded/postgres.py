@@ -134,8 +134,10 @@ class Postgres:
         write_private(self.password_file, password)
         passing = self.folder / "password"
         write_private(passing, password, self.account)
-        unfinished = self.folder / "data.new"
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for abandoned in self.folder.glob("data.*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        # A name of its own: the initdb of a killed start may still be writing.
+        unfinished = self.folder / f"data.{secrets.token_hex(4)}"
         unfinished.mkdir(mode=0o700)
         if self.account:
             os.chown(unfinished, self.account.uid, self.account.gid)
