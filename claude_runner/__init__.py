@@ -1,5 +1,6 @@
 """The engine: a launch spec in, typed events out. Knows neither Django nor the other apps."""
 
+from claude_runner.cli import cli_version
 from claude_runner.errors import CliMissing, EngineError, NoRoom, SandboxUnavailable, StartFailed
 from claude_runner.events import (
     Event,
@@ -49,5 +50,6 @@ __all__ = [
     "TurnEnd",
     "Upstream",
     "Usage",
+    "cli_version",
     "prove_tier",
 ]

@@ -12,6 +12,11 @@ from claude_runner.errors import CliMissing
 from claude_runner.spec import RunnerSettings
 
 
+def cli_version() -> str:
+    """The version of the CLI that the SDK brings."""
+    return __cli_version__
+
+
 def find_cli(settings: RunnerSettings) -> Path:
     """The binary named in the settings, else the one in the SDK's wheel."""
     path = settings.cli_path or Path(claude_agent_sdk.__file__).parent / "_bundled" / "claude"

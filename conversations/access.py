@@ -3,29 +3,12 @@
 Everything here runs inside the tenant's context of the caller.
 """
 
-from uuid import UUID
-
 from django.utils.translation import gettext as _
 
 from conversations.models import Assistant, Conversation, PermissionRequest
 from tenants.access import Caller
-from tenants.errors import NotFound, PermissionDenied
-
-
-def uuid_of(text: object) -> UUID:
-    """An id as a UUID. What is no UUID names nothing: NotFound."""
-    try:
-        return UUID(str(text))
-    except ValueError:
-        raise NotFound(_("There is no such object.")) from None
-
-
-def check_writing(caller: Caller) -> None:
-    """PermissionDenied unless the caller's role may write."""
-    if not caller.may_write:
-        raise PermissionDenied(
-            _("Your role in this tenant is to read. Ask an admin for the role of a member.")
-        )
+from tenants.errors import NotFound
+from tenants.models import uuid_of
 
 
 def conversation_for(
@@ -40,7 +23,7 @@ def conversation_for(
     if row is None:
         raise NotFound(_("There is no such conversation."))
     if writing:
-        check_writing(caller)
+        caller.require(caller.may_write)
     return row
 
 
@@ -76,5 +59,5 @@ def permission_for(caller: Caller, request: object) -> PermissionRequest:
     )
     if found is None:
         raise NotFound(_("There is no such question."))
-    check_writing(caller)
+    caller.require(caller.may_write)
     return found

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from ninja import Query, Router, Schema, Status
 
 from conversations import controls
-from conversations.access import conversation_for, uuid_of
+from conversations.access import conversation_for
 from conversations.events import Wire
 from conversations.feeds import Feed
 from conversations.flow import flow_of
@@ -22,6 +22,7 @@ from conversations.turns import Submission, Submitted, draft, submit_turn
 from tenants.access import Caller
 from tenants.context import in_tenant
 from tenants.errors import ApiError, InvalidRequest
+from tenants.models import uuid_of
 
 router = Router(tags=["conversations"])
 

@@ -56,7 +56,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def dispatch(self, message: Mapping[str, Any]) -> None:
         """As Channels does, without its hop into a thread before each message: our SQL has its own threads."""
-        handler: Callable[[Mapping[str, Any]], Awaitable[None]] = getattr(self, get_handler_name(message))
+        handler: Callable[[Mapping[str, Any]], Awaitable[None]] = getattr(self, get_handler_name(dict(message)))
         await handler(message)
 
     # Coming and going -------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def _interrupt(caller: Caller, conversation_id: object) -> tuple[str, list[Wire]
         return "", []
     queued.state, queued.ended_at, queued.stop_reason = TurnState.INTERRUPTED, timezone.now(), "interrupted"
     queued.save(update_fields=["state", "ended_at", "stop_reason"])
-    says = {"stop_reason": "interrupted", "usage": {}, "cost_usd": None, "timing": {}, "error": None}
+    says: dict[str, Any] = {"stop_reason": "interrupted", "usage": {}, "cost_usd": None, "timing": {}}
     return conversation.holder, [record(conversation, "turn.interrupted", says, queued)]
 
 

@@ -121,7 +121,7 @@ class Hub:
         assert layer is not None
         while True:
             try:
-                self._channel = await layer.new_channel("hub")
+                self._channel = await layer.new_channel()
                 for conversation in list(self._feeds):
                     await self._join(conversation)
                 while True:
@@ -150,7 +150,8 @@ class Hub:
 def _last_seqs(ids: list[UUID]) -> list[tuple[UUID, int]]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT id, last_seq FROM last_seqs(%s)", [ids])
-        return cursor.fetchall()
+        rows: list[tuple[UUID, int]] = cursor.fetchall()
+        return rows
 
 
 _hubs: "WeakKeyDictionary[asyncio.AbstractEventLoop, Hub]" = WeakKeyDictionary()

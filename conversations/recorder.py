@@ -165,4 +165,5 @@ def append_events(batch: str) -> list[tuple[int | None, datetime]]:
     """The recorder's only write: (seq, at) for each entry in order, seq None where it was refused."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT seq, at FROM append_events(%s::jsonb)", [batch])
-        return cursor.fetchall()
+        rows: list[tuple[int | None, datetime]] = cursor.fetchall()
+        return rows

@@ -227,7 +227,7 @@ class Runner:
     async def _listen(self) -> None:
         layer = get_channel_layer()
         assert layer is not None
-        channel = await layer.new_channel("runner")
+        channel = await layer.new_channel()
         await layer.group_add(ALL_RUNNERS, channel)
         await layer.group_add(runner_group(self.host.name), channel)
         while True:

@@ -60,7 +60,7 @@ class RunningTurn:
     async def _follow(self, launch: Launch, content: Any) -> None:
         store = TranscriptStore(self.claim.tenant, self.claim.conversation, self.claim.epoch)
         events = self._pool.turn(launch.spec, launch.upstream, store, content, self._ask)
-        async with aclosing(events) as turn:  # type: ignore[type-var]  # an async generator
+        async with aclosing(events) as turn:
             async for event in turn:
                 if isinstance(event, TurnEnd):
                     await self._note_files()

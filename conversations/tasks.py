@@ -5,12 +5,10 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from typing import cast
 from uuid import UUID
 
 from django.db import connection
 from django.utils import timezone
-from procrastinate import App
 from procrastinate.contrib.django import app as proxied
 from procrastinate.contrib.django.procrastinate_app import current_app
 
@@ -49,22 +47,23 @@ def pack_conversation(conversation: UUID, older_than: timedelta) -> int:
 
 def _delete_old_drafts() -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT delete_old_drafts(%s)", [DRAFTS_LIVE])
+        cursor.execute("SELECT delete_old_drafts(%s::interval)", [str(DRAFTS_LIVE)])
 
 
 def _packable() -> list[tuple[UUID, UUID]]:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT tenant_id, conversation_id FROM packable_conversations(%s, %s)",
-            [EVENTS_STAY_LOOSE, CONVERSATIONS_A_RUN],
+            "SELECT tenant_id, conversation_id FROM packable_conversations(%s::interval, %s)",
+            [str(EVENTS_STAY_LOOSE), CONVERSATIONS_A_RUN],
         )
-        return cursor.fetchall()
+        rows: list[tuple[UUID, UUID]] = cursor.fetchall()
+        return rows
 
 
 @asynccontextmanager
 async def work_in_background() -> AsyncIterator[None]:
     """Run procrastinate's worker as long as the context is open."""
-    app = cast(App, current_app)
+    app = current_app
     connector = app.connector.get_worker_connector()  # type: ignore[attr-defined]  # Django's connector has it
     async with app.with_connector(connector).open_async() as working:
         worker = asyncio.create_task(

@@ -3,8 +3,8 @@
 import json
 from uuid import UUID
 
-from claude_agent_sdk import SessionKey, SessionStore, SessionStoreEntry
-from claude_agent_sdk.types import SessionListSubkeysKey, SessionStoreListEntry
+from claude_agent_sdk import SessionKey, SessionStore, SessionStoreEntry, fold_session_summary
+from claude_agent_sdk.types import SessionListSubkeysKey, SessionStoreListEntry, SessionSummaryEntry
 from django.db.models import Max
 from django.utils.translation import gettext as _
 
@@ -34,6 +34,15 @@ class TranscriptStore(SessionStore):
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
         return await in_tenant(self.tenant, self._list_sessions, project_key)
+
+    async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
+        """Folded anew each time: nothing on the way of a turn asks for them."""
+        summaries = []
+        for listed in await self.list_sessions(project_key):
+            key: SessionKey = {"project_key": project_key, "session_id": listed["session_id"]}
+            summary = fold_session_summary(None, key, await self.load(key) or [])
+            summaries.append(summary | {"mtime": listed["mtime"]})
+        return summaries
 
     async def delete(self, key: SessionKey) -> None:
         await in_tenant(self.tenant, self._delete, key)

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from conversations import prompts
-from conversations.access import assistant_for, check_writing, conversation_for, latest_conversation
+from conversations.access import assistant_for, conversation_for, latest_conversation
 from conversations.events import Wire, record
 from conversations.models import Conversation, Event, PermissionMode, Turn, TurnState
 from conversations.nudges import nudge_runners, publish
@@ -108,7 +108,7 @@ async def submit_turn(caller: Caller, submission: Submission) -> Submitted:
 
 def submit(caller: Caller, submission: Submission) -> Submitted:
     """The storing half of `submit_turn`, inside the tenant's context."""
-    check_writing(caller)
+    caller.require(caller.may_write)
     digest = prompts.digest_of(submission.content, submission.options)
     if repeated := _repeated(caller, submission, digest):
         return repeated
@@ -185,7 +185,7 @@ def _conversation(caller: Caller, submission: Submission) -> Conversation:
 
 def draft(caller: Caller, assistant: object | None = None) -> Conversation:
     """A new conversation without a turn yet."""
-    check_writing(caller)
+    caller.require(caller.may_write)
     return Conversation.objects.create(
         tenant_id=caller.tenant_id,
         author_id=caller.member_id,

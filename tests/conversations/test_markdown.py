@@ -82,7 +82,7 @@ ATTACKS = [
     "`</figcaption><script>alert(1)</script>`",
     '<a href="https://x" style="position:fixed" class="question" id="thread">a</a>',
     "[a](https://x 'title\" onmouseover=\"alert(1)')",
-    "<https://x/\" onclick=alert(1)>",
+    '<https://x/" onclick=alert(1)>',
     "| a |\n| --- |\n| <iframe src=//evil.example> |",
 ]
 

@@ -48,10 +48,10 @@ async def test_a_former_holder_writes_nothing(house: House) -> None:
     assert await store.load(KEY) is None
 
 
-async def test_another_tenants_store_sees_nothing(house: House, stranger: House) -> None:
+async def test_another_tenants_store_sees_nothing(house: House, stranger_house: House) -> None:
     store = await a_store(house)
     await store.append(KEY, [{"type": "user"}])
-    theirs = TranscriptStore(stranger.tenant.id, store.conversation, epoch=0)
+    theirs = TranscriptStore(stranger_house.tenant.id, store.conversation, epoch=0)
     assert await theirs.load(KEY) is None
     with pytest.raises(Fenced):
         await theirs.append(KEY, [{"type": "user"}])

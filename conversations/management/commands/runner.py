@@ -37,7 +37,7 @@ class Command(BaseCommand):
             runner_settings = settings_for(folder, name)
             try:
                 proof = prove_tier(runner_settings)
-                version = cli_version(runner_settings)
+                version = cli_version()
             except EngineError as error:
                 raise CommandError(str(error)) from error
             self.stdout.write(f"runner {name}: sandbox {proof.tier}. {proof.reason}".rstrip())

@@ -1,0 +1,179 @@
+"""The turn's row is the queue: claims, leases, epochs and fences, on the real database as the application."""
+
+from datetime import timedelta
+from threading import Barrier, Thread
+from uuid import uuid4
+
+from django.db import connection
+from django.utils import timezone
+
+from conversations import leases
+from conversations.leases import Claim, Lease
+from conversations.models import Conversation, RunnerHost, TurnState
+from tenants.context import tenant_context
+from tests.cast import House
+from tests.conversations.stage import Hands, events_of, kinds, say, turn_of
+
+
+def test_a_claim_starts_the_turn_and_says_so(house: House) -> None:
+    submitted = say(house.member.caller, "good morning")
+    hands = Hands.claiming(submitted)
+    assert turn_of(house.member.caller, submitted.turn).state == TurnState.RUNNING
+    started = events_of(house.member.caller, submitted.conversation)[-1]
+    assert started == hands.claim.started
+    assert started["prompt"] == "good morning"
+
+
+def test_a_second_message_waits_for_the_first(house: House) -> None:
+    first = say(house.member.caller)
+    second = say(house.member.caller, "and?", first.conversation)
+    hands = Hands.claiming(first)
+    assert leases.claim_turn(hands.runner, take_new=False) is None
+    hands.finish()
+    claim = leases.claim_turn(hands.runner, take_new=False)
+    assert claim is not None
+    assert claim.turn == second.turn
+    assert claim.epoch == hands.claim.epoch
+
+
+def test_a_live_lease_keeps_other_runners_away(house: House) -> None:
+    first = say(house.member.caller)
+    hands = Hands.claiming(first)
+    hands.finish()
+    say(house.member.caller, "again", first.conversation)
+    claimed = _claim_all(f"test-{uuid4()}")
+    assert first.conversation not in {claim.conversation for claim in claimed}
+
+
+def test_two_runners_at_once_claim_a_turn_once(house: House) -> None:
+    submitted = [say(house.member.caller).conversation for _ in range(8)]
+    barrier = Barrier(4)
+    claimed: list[Claim] = []
+
+    def run(name: str) -> None:
+        barrier.wait()
+        claimed.extend(_claim_all(name))
+        connection.close()
+
+    threads = [Thread(target=run, args=(f"test-{uuid4()}",)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ours = [claim.conversation for claim in claimed if claim.conversation in submitted]
+    assert sorted(ours) == sorted(submitted)
+
+
+def test_an_expired_lease_ends_the_turn_as_interrupted_and_frees_the_next(house: House) -> None:
+    caller = house.member.caller
+    first = say(caller)
+    second = say(caller, "next", first.conversation)
+    lost = Hands.claiming(first)
+    lost.text("half an ans")
+    leases.expire_leases(lost.runner)
+    ended = [event for event in leases.end_lost_turns() if event["turn"] == str(first.turn)]
+    assert ended == events_of(caller, first.conversation)[-1:]
+    assert turn_of(caller, first.turn).state == TurnState.INTERRUPTED
+    survivor = Hands.claiming(second)
+    assert survivor.claim.epoch > lost.claim.epoch
+
+
+def test_a_former_holder_writes_nothing_after_a_takeover(house: House) -> None:
+    caller = house.member.caller
+    submitted = say(caller)
+    lost = Hands.claiming(submitted)
+    leases.expire_leases(lost.runner)
+    leases.end_lost_turns()
+    before = events_of(caller, submitted.conversation)
+    assert lost.text("too late") == [None]
+    assert leases.renew_leases(lost.runner, [lost.lease]) == set()
+    assert events_of(caller, submitted.conversation) == before
+
+
+def test_a_write_repeated_after_an_unknown_outcome_is_stored_once(house: House) -> None:
+    hands = Hands.claiming(say(house.member.caller))
+    rows = [hands.row("text.delta", {"block": 0, "text": text}) for text in "abc"]
+    assert hands.write(*rows) == hands.write(*rows)
+    assert hands.write(*rows, hands.row("text.delta", {"block": 0, "text": "d"}))[-1] is not None
+    texts = [e["text"] for e in events_of(house.member.caller, hands.claim.conversation) if "text" in e]
+    assert texts == ["a", "b", "c", "d"]
+
+
+def test_a_write_that_names_another_tenant_is_refused(house: House, stranger_house: House) -> None:
+    hands = Hands.claiming(say(house.member.caller))
+    row = hands.row("text.delta", {"block": 0, "text": "x"}, tenant=str(stranger_house.tenant.id))
+    assert hands.write(row) == [None]
+
+
+def test_one_write_serves_conversations_of_two_tenants(house: House, stranger_house: House) -> None:
+    ours, theirs = Hands.claiming(say(house.member.caller)), Hands.claiming(say(stranger_house.member.caller))
+    seqs = ours.write(
+        ours.row("text.delta", {"block": 0, "text": "a"}), theirs.row("text.delta", {"block": 0, "text": "b"})
+    )
+    assert None not in seqs
+    assert events_of(house.member.caller, ours.claim.conversation)[-1]["text"] == "a"
+    assert events_of(stranger_house.member.caller, theirs.claim.conversation)[-1]["text"] == "b"
+
+
+def test_the_end_of_a_turn_is_stored_with_its_figures(house: House) -> None:
+    submitted = say(house.member.caller)
+    Hands.claiming(submitted).finish()
+    turn = turn_of(house.member.caller, submitted.turn)
+    assert (turn.state, turn.stop_reason, turn.usage) == ("completed", "end_turn", {"output_tokens": 1})
+    assert (float(turn.cost_usd or 0), turn.timing, turn.error) == (0.5, {"model_ms": 3}, None)
+
+
+def test_a_released_conversation_can_be_taken_by_another(house: House) -> None:
+    caller = house.member.caller
+    first = say(caller)
+    hands = Hands.claiming(first)
+    assert not leases.release_lease(hands.runner, hands.lease)  # its turn still runs
+    hands.finish()
+    assert leases.release_lease(hands.runner, hands.lease)
+    other = f"test-{uuid4()}"
+    assert leases.take_lease(other, caller.tenant_id, first.conversation) == hands.claim.epoch + 1
+    assert leases.take_lease(hands.runner, caller.tenant_id, first.conversation) is None
+
+
+def test_a_conversation_whose_files_lie_on_a_live_host_is_left_to_it(house: House) -> None:
+    caller = house.member.caller
+    submitted = say(caller)
+    keeper = f"test-{uuid4()}"
+    with tenant_context(caller.tenant_id):
+        Conversation.objects.filter(id=submitted.conversation).update(files_on=keeper)
+    now = timezone.now()
+    RunnerHost.objects.create(name=keeper, started_at=now, seen_at=now, tier="none")
+    stranger_runner = f"test-{uuid4()}"
+    assert submitted.conversation not in {claim.conversation for claim in _claim_all(stranger_runner)}
+    assert leases.take_lease(stranger_runner, caller.tenant_id, submitted.conversation) is None
+    RunnerHost.objects.filter(name=keeper).update(seen_at=now - timedelta(minutes=1))
+    assert submitted.conversation in {claim.conversation for claim in _claim_all(stranger_runner)}
+
+
+def test_a_lease_is_renewed_for_its_holder_only(house: House) -> None:
+    hands = Hands.claiming(say(house.member.caller))
+    former = Lease(hands.lease.tenant, hands.lease.conversation, hands.lease.epoch - 1)
+    assert leases.renew_leases(hands.runner, [hands.lease]) == {hands.lease.conversation}
+    assert leases.renew_leases(hands.runner, [former]) == set()
+    assert leases.renew_leases("another", [hands.lease]) == set()
+
+
+def test_permission_questions_move_the_turn_between_waiting_and_running(house: House) -> None:
+    submitted = say(house.member.caller)
+    hands = Hands.claiming(submitted)
+    request = {"request": str(uuid4())}
+    hands.write(hands.row("permission.requested", request))
+    assert turn_of(house.member.caller, submitted.turn).state == TurnState.WAITING
+    hands.write(hands.row("permission.resolved", request | {"decision": "deny"}))
+    # The row is decided by the person's answer; an event alone leaves an open question open.
+    assert turn_of(house.member.caller, submitted.turn).state == TurnState.WAITING
+    hands.finish()
+    assert turn_of(house.member.caller, submitted.turn).state == TurnState.COMPLETED
+    assert kinds(events_of(house.member.caller, submitted.conversation))[-1] == "turn.completed"
+
+
+def _claim_all(name: str) -> list[Claim]:
+    claimed = []
+    while claim := leases.claim_turn(name, take_new=True):
+        claimed.append(claim)
+    return claimed
