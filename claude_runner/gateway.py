@@ -4,6 +4,7 @@ Each process has a gateway of its own in the runner's event loop; all share one 
 """
 
 import asyncio
+import io
 import json
 import logging
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 ALLOWED = frozenset({("POST", "/v1/messages"), ("POST", "/v1/messages/count_tokens"), ("GET", "/v1/models")})
 LARGEST_BODY = 40 << 20
 LARGEST_ERROR = 64 << 10
+IN_ONE_PIECE = 1 << 20
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
 OAUTH_BETA = "oauth-2025-04-20"
 # The sandbox names neither its credential nor its host, and hop-by-hop headers end here (RFC 9110, 7.6.1).
@@ -134,7 +136,7 @@ class Gateway:
 
     async def _forward(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            body = await request.read() if request.can_read_body else None
+            body = _as_data(await request.read())
         except web.HTTPRequestEntityTooLarge:
             return _error(413, "request_too_large", "The request is larger than the model's server takes.")
         upstream = self.upstream
@@ -188,6 +190,11 @@ def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) 
     """What aiohttp makes by itself, with our limit."""
     loop = asyncio.get_running_loop()
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=LARGEST_BODY)
+
+
+def _as_data(body: bytes) -> bytes | io.BytesIO | None:
+    """A large body is written in pieces: in one it would hold up the event loop."""
+    return io.BytesIO(body) if len(body) > IN_ONE_PIECE else body or None
 
 
 def _outward(headers: Mapping[str, str], upstream: Upstream) -> CIMultiDict[str]:

@@ -68,9 +68,7 @@ class Engine:
     async def warm(self) -> None:
         await self.pool.warm(self.spec, self.upstream, self.store)
 
-    async def say(
-        self, text: str, ask: Ask = allow, on_text: Callable[[], None] = lambda: None
-    ) -> Said:
+    async def say(self, text: str, ask: Ask = allow, on_text: Callable[[], None] = lambda: None) -> Said:
         said = Said()
         async for event in self.pool.turn(self.spec, self.upstream, self.store, text, ask):
             said.events.append(event)
@@ -87,7 +85,20 @@ class Engine:
     def about(self, **changes: str | None) -> "Engine":
         """The same engine, asked for something else; a new conversation if nothing is named."""
         changes = changes or {"conversation": str(uuid4())}
-        return replace(self, spec=replace(self.spec, **changes))
+        return replace(self, spec=replace(self.spec, **changes))  # type: ignore[arg-type]
+
+
+async def eventually(condition: Callable[[], bool], within: float = 10.0) -> None:
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 (it is about other processes)
+            await asyncio.sleep(0.02)
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except FileNotFoundError:
+        return ""
 
 
 def _tree(pid: int) -> list[int]:
@@ -122,15 +133,11 @@ type NewEngine = Callable[..., Awaitable[Engine]]
 
 
 @pytest.fixture
-async def new_engine(
-    new_sandbox_dir: Callable[[], Path], model: ScriptedModel
-) -> AsyncIterator[NewEngine]:
+async def new_engine(new_sandbox_dir: Callable[[], Path], model: ScriptedModel) -> AsyncIterator[NewEngine]:
     """Makes engines on hosts of their own: `await new_engine(tier=…, store=…, settings…)`."""
     pools: list[Pool] = []
 
-    async def make(
-        tier: Tier | None = None, store: SessionStore | None = None, **settings: object
-    ) -> Engine:
+    async def make(tier: Tier | None = None, store: SessionStore | None = None, **settings: object) -> Engine:
         chosen = RunnerSettings(**{"sandbox_dir": new_sandbox_dir(), "max_retries": 1, **settings})  # type: ignore[arg-type]
         pools.append(Pool(chosen, tier or (await asyncio.to_thread(prove_tier, chosen)).tier))
         return Engine(

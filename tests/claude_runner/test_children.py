@@ -10,7 +10,7 @@ import pytest
 from claude_runner.child import Child, uncancelled
 from claude_runner.sandbox import Launch
 
-from .conftest import NewEngine
+from .conftest import NewEngine, command_of, eventually
 
 pytestmark = pytest.mark.needs_bubblewrap
 
@@ -118,9 +118,7 @@ async def test_lines_that_are_no_frames_are_skipped(
 
 
 async def test_its_complaints_fill_no_pipe(new_engine: NewEngine, child_that: ChildThat) -> None:
-    cli = child_that(
-        f"read -r message; yes complaint | head -c 3000000 >&2; echo '{RESULT}'; cat >/dev/null"
-    )
+    cli = child_that(f"read -r message; yes complaint | head -c 3000000 >&2; echo '{RESULT}'; cat >/dev/null")
     assert (await (await new_engine(cli_path=cli)).say("hello")).end.outcome == "completed"
 
 
@@ -130,9 +128,8 @@ async def test_its_daemons_die_with_it(
     cli = child_that("(trap '' TERM HUP; setsid sleep 300 &) ; cat >/dev/null")
     engine = await new_engine(cli_path=cli)
     await engine.warm()
-    await asyncio.sleep(0.2)
+    await eventually(lambda: any("sleep 300" in command_of(pid) for pid in engine.process_ids()))
     pids = engine.process_ids()
-    assert any(b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
     await engine.pool.stop(engine.spec.conversation)
     assert all_gone(pids)
 
@@ -142,9 +139,7 @@ async def _sleeper(walled: bool = False) -> Child:
     return await Child.start(launch, lambda _lines: None, lambda: None, lambda: None)
 
 
-async def test_a_cancelled_stop_still_stops(
-    all_gone: AllGone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cancelled_stop_still_stops(all_gone: AllGone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("claude_runner.child.FLUSH", 0.2)
     monkeypatch.setattr("claude_runner.child.TERMINATE", 0.2)
     child = await _sleeper()

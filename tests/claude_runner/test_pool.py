@@ -7,7 +7,7 @@ import pytest
 
 from claude_runner import NoRoom
 
-from .conftest import Engine, NewEngine, SECRET
+from .conftest import SECRET, Engine, NewEngine, eventually
 
 pytestmark = pytest.mark.needs_bubblewrap
 
@@ -27,9 +27,7 @@ async def test_the_tenant_with_most_gives_up_its_oldest(new_engine: NewEngine) -
     assert engine.pool.room()
     newest = await _warm(engine, "third")
     assert evicted == [greedy[0].spec.conversation]
-    assert engine.pool.live() == {
-        other.spec.conversation for other in (modest, greedy[1], newest)
-    }
+    assert engine.pool.live() == {other.spec.conversation for other in (modest, greedy[1], newest)}
 
 
 async def test_the_busy_are_not_disturbed(new_engine: NewEngine) -> None:
@@ -46,8 +44,7 @@ async def test_the_busy_are_not_disturbed(new_engine: NewEngine) -> None:
 async def test_who_waits_too_long_is_told(new_engine: NewEngine) -> None:
     engine = await new_engine(max_processes=1)
     turn = asyncio.create_task(engine.say("slow 60 6"))
-    while not engine.pool.live():
-        await asyncio.sleep(0.01)
+    await eventually(lambda: bool(engine.pool.live()))
     engine.pool._settings = type(engine.pool._settings)(engine.pool._settings.sandbox_dir, start_within=0.1)
     said = await engine.about().say("echo never")
     assert said.end.error is not None
@@ -69,9 +66,7 @@ async def test_the_idle_leave_after_a_while(
     assert engine.pool.live() == set()
 
 
-async def test_stopping_leaves_no_process(
-    engine: Engine, all_gone: Callable[[list[int]], bool]
-) -> None:
+async def test_stopping_leaves_no_process(engine: Engine, all_gone: Callable[[list[int]], bool]) -> None:
     others = [engine.about() for _ in range(3)]
     await asyncio.gather(*(other.warm() for other in others))
     pids = [pid for other in others for pid in other.process_ids()]

@@ -19,7 +19,7 @@ from claude_runner import (
 )
 from claude_runner.scripted_model import ScriptedModel
 
-from .conftest import SECRET, Engine, NewEngine, allow
+from .conftest import SECRET, Engine, NewEngine, allow, command_of, eventually
 
 pytestmark = pytest.mark.needs_bubblewrap
 
@@ -83,9 +83,7 @@ async def test_a_tool_runs_when_the_person_allows_it(engine: Engine) -> None:
     assert (started.name, started.parent) == ("Bash", None)
     assert "answer.txt" in started.input["command"]
     assert (finished.tool_use, finished.is_error, finished.output) == (started.tool_use, False, "42")
-    assert [(q.tool_use, q.name, q.input) for q in questions] == [
-        (started.tool_use, "Bash", started.input)
-    ]
+    assert [(q.tool_use, q.name, q.input) for q in questions] == [(started.tool_use, "Bash", started.input)]
     assert questions[0].choices[0] == "allow"
     assert questions[0].choices[-1] == "deny"
     assert engine.pool.has_files(engine.spec.conversation)
@@ -147,15 +145,13 @@ async def test_interrupting_words_keeps_the_process(engine: Engine) -> None:
 async def test_interrupting_a_tool_ends_the_tool(engine: Engine) -> None:
     await engine.warm()
     turn = asyncio.create_task(engine.say("run sleep 77"))
-    async with asyncio.timeout(5):
-        while not any("sleep" in _command(pid) for pid in engine.process_ids()):
-            await asyncio.sleep(0.05)
+    await eventually(lambda: any("sleep 77" in command_of(pid) for pid in engine.process_ids()))
     began = time.monotonic()
     await engine.pool.interrupt(engine.spec.conversation)
     assert (await turn).end.outcome == "interrupted"
     assert time.monotonic() - began < 1
     assert (await engine.say("echo next")).text == "next"
-    assert not any(_command(pid).startswith("sleep") for pid in engine.process_ids())
+    assert not any(command_of(pid).startswith("sleep") for pid in engine.process_ids())
 
 
 async def test_interrupting_a_start_ends_the_turn(engine: Engine) -> None:
@@ -305,11 +301,3 @@ async def test_another_prompt_takes_another_process(
     assert "remember me" in said.text
     assert any(b"Canary: be brief." in request.raw for request in model.requests)
     assert all_gone(before)
-
-
-def _command(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().replace(b"\0", b" ").decode()
-    except FileNotFoundError:
-        return ""

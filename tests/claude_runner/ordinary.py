@@ -1,0 +1,70 @@
+"""A runner that is no root: `python -m tests.claude_runner.ordinary FOLDER` prints what it saw as JSON.
+
+Started by root it becomes another uid first. Its interpreter may lie where that uid cannot read, so it loads
+all that a turn needs by taking one before.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from uuid import uuid4
+
+from claude_agent_sdk import InMemorySessionStore
+
+from claude_runner import (
+    Answer,
+    LaunchSpec,
+    Pool,
+    Question,
+    RunnerSettings,
+    ToolFinished,
+    TurnEnd,
+    Upstream,
+    prove_tier,
+)
+from claude_runner.scripted_model import ScriptedModel
+
+LOOK = "run id -u; cat /etc/shadow; ls /home; cat /proc/net/dev | tail -n +3"
+
+
+async def _allow(_question: Question) -> Answer:
+    return Answer("allow")
+
+
+async def _turn(folder: Path, cli: Path | None = None) -> dict[str, object]:
+    settings = RunnerSettings(folder, cli_path=cli)
+    proof = prove_tier(settings)
+    pool = Pool(settings, proof.tier)
+    output = ""
+    outcome = ""
+    async with ScriptedModel() as model:
+        spec, upstream = LaunchSpec(str(uuid4()), "t"), Upstream("api_key", model.url, "key")
+        async for event in pool.turn(spec, upstream, InMemorySessionStore(), LOOK, _allow):
+            if isinstance(event, ToolFinished):
+                output += event.output
+            if isinstance(event, TurnEnd):
+                outcome = event.outcome
+        await pool.stop_all()
+    return {"uid": os.getuid(), "tier": proof.tier, "output": output, "outcome": outcome, "left": _left()}
+
+
+def _left() -> list[str]:
+    """Children that are still there."""
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def main() -> None:
+    if os.geteuid() == 0:
+        with tempfile.TemporaryDirectory(prefix="p-", dir="/tmp") as folder:
+            asyncio.run(_turn(Path(folder)))
+        os.setgroups([])
+        os.setresgid(54321, 54321, 54321)
+        os.setresuid(54321, 54321, 54321)
+    sys.stdout.write(json.dumps(asyncio.run(_turn(Path(sys.argv[1])))))
+
+
+if __name__ == "__main__":
+    main()

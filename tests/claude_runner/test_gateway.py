@@ -1,0 +1,227 @@
+"""The one way out: which requests pass, what is taken from them and what is added."""
+
+import asyncio
+import io
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from claude_runner import Upstream
+from claude_runner.folders import Place
+from claude_runner.gateway import Gateway, upstream_session
+
+from .conftest import SECRET
+
+
+class Recorder:
+    """An upstream that answers as it is told and remembers what reached it."""
+
+    def __init__(self) -> None:
+        self.requests: list[web.BaseRequest] = []
+        self.bodies: list[bytes] = []
+        self.hung_up = asyncio.Event()
+        self.answer: Callable[[web.BaseRequest], web.Response] = lambda _request: web.json_response({})
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.requests.append(request)
+        self.bodies.append(b"".join([part async for part in request.content.iter_any()]))
+        if request.query.get("stream"):
+            return await self._stream(request)
+        return self.answer(request)
+
+    async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            for number in range(50):
+                await response.write(b"%d;" % number)
+                await asyncio.sleep(0.05)
+                if request.query["stream"] == "cut" and number == 2 and request.transport:
+                    request.transport.abort()
+        except (ConnectionResetError, asyncio.CancelledError):
+            self.hung_up.set()
+            raise
+        return response
+
+
+class Line:
+    """A gateway between a client inside and a recorder outside."""
+
+    def __init__(self, gateway: Gateway, client: aiohttp.ClientSession, upstream: Recorder) -> None:
+        self.gateway, self.client, self.upstream = gateway, client, upstream
+
+    async def post(self, path: str = "/v1/messages?beta=true", **more: object) -> tuple[int, bytes]:
+        async with self.client.post(f"http://model.internal{path}", **more) as answer:  # type: ignore[arg-type]
+            return answer.status, await answer.read()
+
+
+@pytest.fixture
+async def line(new_sandbox_dir: Callable[[], Path]) -> AsyncIterator[Line]:
+    folder = new_sandbox_dir()
+    place = Place(folder, folder / "model.sock", None)
+    recorder = Recorder()
+    async with AsyncExitStack() as stack:
+        server = web.ServerRunner(web.Server(recorder.handle, handler_cancellation=True), shutdown_timeout=0)
+        await server.setup()
+        stack.push_async_callback(server.cleanup)
+        site = web.TCPSite(server, "127.0.0.1", 0)
+        await site.start()
+        port = server.addresses[0][1]
+        session = await stack.enter_async_context(upstream_session())
+        gateway = Gateway(session, Upstream("api_key", f"http://127.0.0.1:{port}/", SECRET))
+        await gateway.start(place)
+        stack.push_async_callback(gateway.close)
+        connector = aiohttp.UnixConnector(str(place.socket))
+        client = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        yield Line(gateway, client, recorder)
+
+
+def _as(line: Line, kind: str) -> None:
+    line.gateway.upstream = Upstream(kind, line.gateway.upstream.base_url, SECRET)
+
+
+@pytest.mark.parametrize(
+    ("kind", "headers"),
+    [
+        ("api_key", {"x-api-key": SECRET}),
+        ("endpoint", {"Authorization": f"Bearer {SECRET}"}),
+        ("oauth_token", {"Authorization": f"Bearer {SECRET}", "anthropic-beta": "a,b,oauth-2025-04-20"}),
+    ],
+)
+async def test_the_credential_is_swapped(line: Line, kind: str, headers: dict[str, str]) -> None:
+    _as(line, kind)
+    sent = {"Authorization": "Bearer inner", "x-api-key": "inner", "anthropic-beta": "a, b", "Cookie": "c=1"}
+    assert (await line.post(headers=sent, data=b"{}"))[0] == 200
+    [request] = line.upstream.requests
+    assert "inner" not in str(request.headers)
+    assert "Cookie" not in request.headers
+    assert {name: request.headers[name] for name in headers} == headers
+    assert ("x-api-key" in request.headers) == (kind == "api_key")
+    assert request.host.startswith("127.0.0.1:")
+    assert request.path_qs == "/v1/messages?beta=true"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/v1/files",
+        "/v1/messages/batches",
+        "/v1/messages/../files",
+        "/v1/messages/%2e%2e/files",
+        "//v1/messages",
+        "/v1/organizations/me",
+        "/api/oauth/token",
+    ],
+)
+async def test_other_paths_do_not_exist(line: Line, path: str) -> None:
+    status, body = await line.post(path)
+    assert status == 404
+    assert b"not_found_error" in body
+    assert line.upstream.requests == []
+
+
+async def test_other_methods_do_not_exist(line: Line) -> None:
+    async with line.client.delete("http://model.internal/v1/messages") as answer:
+        assert answer.status == 404
+    assert line.upstream.requests == []
+
+
+async def test_a_large_body_passes_and_a_huge_one_does_not(line: Line) -> None:
+    assert (await line.post(data=io.BytesIO(b"x" * (5 << 20))))[0] == 200
+    assert [len(body) for body in line.upstream.bodies] == [5 << 20]
+    status, body = await line.post(data=io.BytesIO(b"x" * (41 << 20)))
+    assert status == 413
+    assert b"request_too_large" in body
+
+
+async def test_words_pass_as_they_come(line: Line) -> None:
+    async with line.client.post("http://model.internal/v1/messages?stream=1") as answer:
+        first = await asyncio.wait_for(answer.content.readany(), 1)
+    assert first.startswith(b"0;")
+    assert len(first) < 20
+
+
+async def test_hanging_up_inside_ends_the_request_outside(line: Line) -> None:
+    async with line.client.post("http://model.internal/v1/messages?stream=1") as answer:
+        await answer.content.readany()
+        answer.close()
+    await asyncio.wait_for(line.upstream.hung_up.wait(), 2)
+    await asyncio.sleep(0.05)
+    assert line.gateway.meter.in_flight == 0
+
+
+async def test_an_answer_that_breaks_off_does_not_look_whole(line: Line) -> None:
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await line.post("/v1/messages?stream=cut")
+
+
+async def test_a_redirect_is_not_followed(line: Line) -> None:
+    line.upstream.answer = lambda _request: web.Response(
+        status=307, headers={"location": "http://169.254.169.254/"}
+    )
+    status, body = await line.post()
+    assert status == 502
+    assert b"redirect" in body
+    assert len(line.upstream.requests) == 1
+
+
+async def test_errors_pass_with_their_reason(line: Line) -> None:
+    error = {"type": "error", "error": {"type": "rate_limit_error", "message": "slow down"}}
+    line.upstream.answer = lambda _request: web.json_response(
+        error, status=429, headers={"retry-after": "7", "set-cookie": "a=b"}
+    )
+    async with line.client.post("http://model.internal/v1/messages") as answer:
+        assert (answer.status, answer.headers["retry-after"]) == (429, "7")
+        assert "set-cookie" not in answer.headers
+        assert await answer.json() == error
+    refusal = line.gateway.meter.refusal
+    assert refusal is not None
+    assert (refusal.status, refusal.type, refusal.message) == (429, "rate_limit_error", "slow down")
+
+
+async def test_an_upstream_that_echoes_the_secret_does_not_hand_it_in(
+    line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    line.upstream.answer = lambda request: web.Response(status=500, text=str(request.headers))
+    _status, body = await line.post()
+    assert SECRET.encode() not in body
+    assert SECRET not in caplog.text
+    assert SECRET not in repr(line.gateway.meter.refusal)
+
+
+async def test_nobody_there(line: Line) -> None:
+    line.gateway.upstream = Upstream("endpoint", "http://127.0.0.1:9", SECRET)
+    status, body = await line.post()
+    assert status == 502
+    assert b"127.0.0.1:9 cannot be reached" in body
+
+
+async def test_the_next_request_uses_the_new_upstream(line: Line) -> None:
+    await line.post()
+    _as(line, "endpoint")
+    await line.post()
+    assert [("x-api-key" in request.headers) for request in line.upstream.requests] == [True, False]
+
+
+async def test_the_socket_is_only_the_owners(line: Line, new_sandbox_dir: Callable[[], Path]) -> None:
+    place = line.gateway._place
+    assert place is not None
+    assert place.socket.stat().st_mode & 0o777 == 0o600
+    await line.gateway.close()
+    assert not place.socket.exists()
+
+
+async def test_the_meter_counts_the_wait(line: Line) -> None:
+    line.gateway.meter.begin_turn()
+    await asyncio.gather(*(line.post("/v1/messages?stream=1") for _ in range(2)))
+    meter = line.gateway.meter
+    assert 2.4 < meter.busy < 4
+    assert meter.first_byte is not None
+    assert meter.first_byte < 1

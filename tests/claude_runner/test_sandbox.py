@@ -1,0 +1,212 @@
+"""What an agent finds when it looks around, through the CLI's own tools."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from claude_runner import LaunchSpec, RunnerSettings, SandboxUnavailable, Tier, ToolFinished, prove_tier
+from claude_runner.cli import find_cli, stage_cli
+from claude_runner.folders import Folders
+from claude_runner.sandbox import walled
+
+from .conftest import SECRET, Engine, NewEngine
+
+pytestmark = pytest.mark.needs_bubblewrap
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop to another uid")
+
+
+async def _output(engine: Engine, command: str) -> str:
+    said = await engine.say(f"run {command}")
+    return "\n".join(finished.output for finished in said.of(ToolFinished))
+
+
+async def test_no_secret_is_inside(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_KEY", SECRET)
+    monkeypatch.setenv("DATABASE_URL", f"postgres://u:{SECRET}@db/x")
+    look = (
+        "env; for p in /proc/[0-9]*; do cat $p/environ $p/cmdline 2>/dev/null | tr '\\0' '\\n'; done; "
+        "grep -rsIl canary-credential /home /config /workspace /tmp /run /etc /dev; echo looked"
+    )
+    output = await _output(engine, look)
+    assert output.rstrip().endswith("looked")
+    assert "ANTHROPIC_API_KEY=ssh-placeholder" in output
+    assert SECRET not in output
+    assert "MASTER_KEY" not in output
+    for link in ("/proc/self/environ", "/proc/1/environ"):
+        await _output(engine, f"ln -sf {link} look")
+        said = await engine.say("read look")
+        assert SECRET not in str(said.events)
+
+
+async def test_only_its_own_files_are_inside(engine: Engine) -> None:
+    neighbour = engine.about()
+    await neighbour.say("write mine.txt: neighbour-canary")
+    await engine.say("write mine.txt: hello")
+    output = await _output(
+        engine,
+        "ls -A / /etc /home /run /root /var 2>&1; cat /etc/shadow; ls /workspace; "
+        "grep -rsl neighbour-canary /home /config /workspace /tmp /run /etc /dev; id -u",
+    )
+    assert "neighbour" not in output
+    assert "mine.txt" in output
+    assert "/etc/shadow: No such file" in output
+    assert output.rstrip().endswith("1000")
+
+
+async def test_no_network_and_no_other_process(engine: Engine) -> None:
+    output = await _output(
+        engine,
+        "tail -n +3 /proc/net/dev | cut -d: -f1; cat /proc/1/comm; ls /proc | grep -c '^[0-9]'; "
+        "(exec 3<>/dev/tcp/127.0.0.1/22); (exec 4<>/dev/tcp/169.254.169.254/80); "
+        "unshare -U true; touch /usr/x /etc/x /x; true",
+    )
+    lines = output.split()
+    assert lines[:2] == ["lo", "bwrap"]
+    assert int(lines[2]) < 12
+    assert "Connection refused" in output
+    assert "Network is unreachable" in output
+    assert output.count("Read-only file system") == 3
+    assert "unshare: unshare failed" in output
+
+
+@as_root
+async def test_each_conversation_has_a_uid_of_its_own(engine: Engine) -> None:
+    other = engine.about()
+    await engine.say("write a.txt: 1")
+    await other.say("write a.txt: 1")
+    folders = [engine.pool._folders.folder_of(one.spec.conversation) for one in (engine, other)]
+    owners = [folder.stat().st_uid for folder in folders]
+    assert len({0, *owners}) == 3
+    for folder, owner, one in zip(folders, owners, (engine, other), strict=True):
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert (folder / "workspace" / "a.txt").stat().st_uid == owner
+        assert {os.stat(f"/proc/{pid}").st_uid for pid in one.process_ids()} == {owner}
+
+
+@as_root
+def test_a_uid_stays_with_its_conversation(new_sandbox_dir: Callable[[], Path]) -> None:
+    settings = RunnerSettings(new_sandbox_dir(), uids=4)
+    ids = [str(uuid4()) for _ in range(4)]
+    uids = [Folders(settings).place(conversation).uid for conversation in ids]
+    assert len(set(uids)) == 4
+    assert [Folders(settings).place(conversation).uid for conversation in ids] == uids
+
+
+def test_the_strongest_tier_is_proved(new_sandbox_dir: Callable[[], Path]) -> None:
+    proof = prove_tier(RunnerSettings(new_sandbox_dir()))
+    assert proof.tier is (Tier.BUBBLEWRAP_UID if os.geteuid() == 0 else Tier.BUBBLEWRAP)
+
+
+@pytest.fixture
+def no_bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("setpriv", "sh"):
+        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
+def test_a_weaker_tier_says_why(new_sandbox_dir: Callable[[], Path]) -> None:
+    proof = prove_tier(RunnerSettings(new_sandbox_dir()))
+    assert proof.tier is Tier.NONE
+    assert "bwrap is missing" in proof.reason
+    assert "apt-get install bubblewrap" in proof.reason
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
+def test_nothing_weaker_than_named_is_taken(new_sandbox_dir: Callable[[], Path]) -> None:
+    named = Tier.BUBBLEWRAP_UID if os.geteuid() == 0 else Tier.BUBBLEWRAP
+    with pytest.raises(SandboxUnavailable, match="bwrap is missing"):
+        prove_tier(RunnerSettings(new_sandbox_dir(), tier=named))
+
+
+def test_a_sandbox_dir_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SandboxUnavailable, match="at most 6"):
+        Folders(RunnerSettings(tmp_path / ("x" * 80)))
+
+
+def test_the_cli_is_staged_once(new_sandbox_dir: Callable[[], Path]) -> None:
+    settings = RunnerSettings(new_sandbox_dir())
+    staged = stage_cli(settings)
+    assert staged.stat().st_mode & 0o777 == 0o755
+    before = staged.stat().st_ino
+    assert stage_cli(settings).stat().st_ino == before
+    assert staged.stat().st_size == find_cli(settings).stat().st_size
+    assert [path.name for path in staged.parent.iterdir()] == ["claude"]
+
+
+def test_a_cli_that_others_could_change_is_copied(
+    new_sandbox_dir: Callable[[], Path], child_that: Callable[..., Path]
+) -> None:
+    cli = child_that("true")
+    cli.chmod(0o777)
+    settings = RunnerSettings(new_sandbox_dir(), cli_path=cli)
+    staged = stage_cli(settings)
+    assert staged.stat().st_nlink == 1
+    assert staged.stat().st_mode & 0o777 == 0o755
+
+
+async def test_without_walls_the_environment_is_still_made_from_nothing(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_KEY", SECRET)
+    engine = await new_engine(Tier.NONE)
+    output = await _output(engine, "env; id -u; pwd")
+    assert "MASTER_KEY" not in output
+    assert SECRET not in output
+    workspace = engine.pool._folders.folder_of(engine.spec.conversation) / "workspace"
+    assert output.rstrip().endswith(str(workspace))
+
+
+def test_arguments_cannot_become_flags(new_sandbox_dir: Callable[[], Path]) -> None:
+    from claude_runner.command import arguments
+    from claude_runner.sandbox import BEHIND_BUBBLEWRAP
+
+    spec = LaunchSpec(str(uuid4()), "t", model="--dangerously-skip-permissions", system_prompt="--bare")
+    argv = arguments(spec, BEHIND_BUBBLEWRAP, resume=False)
+    assert "--dangerously-skip-permissions" not in argv
+    assert "--bare" not in argv
+
+
+def test_an_ordinary_user_gets_walls_too(new_sandbox_dir: Callable[[], Path]) -> None:
+    """The same turn and the same look around, in a runner that is not root from before its first sandbox."""
+    folder = new_sandbox_dir()
+    if os.geteuid() == 0:
+        os.chown(folder, 54321, 54321)
+    program = [sys.executable, "-m", "tests.claude_runner.ordinary", str(folder)]
+    done = subprocess.run(
+        program, capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["uid"] != 0
+    assert seen["tier"] == Tier.BUBBLEWRAP
+    assert "its own uid" not in seen["output"]
+    assert "1000" in seen["output"].split()
+    assert "/etc/shadow: No such file" in seen["output"]
+    assert seen["outcome"] == "completed"
+    assert seen["left"] == []
+
+
+async def test_the_walls_need_no_shell(engine: Engine) -> None:
+    """What a launch passes on is data: a prompt full of shell is only a prompt."""
+    hostile = engine.about(system_prompt="'; touch owned; $(touch owned) `touch owned`\n--")
+    assert (await hostile.say("echo fine")).text == "fine"
+    assert not hostile.pool.has_files(hostile.spec.conversation)
+
+
+def test_the_environment_of_a_walled_launch_is_empty(new_sandbox_dir: Callable[[], Path]) -> None:
+    folders = Folders(RunnerSettings(new_sandbox_dir()))
+    place = folders.place(str(uuid4()))
+    place.make(place.config)
+    launch = walled(Tier.BUBBLEWRAP, place, Path("/bin/sh"), ["/bin/sh", "-c", "env"], {"GIVEN": "1"})
+    assert launch.env == {}
+    done = subprocess.run(launch.argv, env=launch.env, capture_output=True, text=True, check=True)
+    names = {line.split("=")[0] for line in done.stdout.splitlines()}
+    assert names == {*("GIVEN", "HOME", "LANG", "LOGNAME", "PATH", "PWD", "SHELL", "TERM", "TMPDIR", "USER")}
