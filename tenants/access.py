@@ -25,10 +25,6 @@ class Caller:
     via: Literal["session", "key"] = "session"
 
     @property
-    def may_read(self) -> bool:
-        return Scope.READ in self.scopes
-
-    @property
     def may_write(self) -> bool:
         return self.role != Role.VIEWER and Scope.WRITE in self.scopes
 

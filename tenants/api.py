@@ -1,13 +1,14 @@
-"""The HTTP mouth of a tenant's credentials: secrets go in, only their last four characters come out."""
+"""The HTTP mouth of who: credentials. Secrets go in and never come out."""
 
+import asyncio
 from typing import Any, Literal
 
 from django.http import HttpRequest
 from ninja import Router, Schema, Status
 
 from tenants.access import Caller
-from tenants.context import across_tenants, in_tenant
-from tenants.drafts import CredentialDraft
+from tenants.context import in_tenant
+from tenants.drafts import CredentialDraft, checked_name, checked_secret
 from tenants.models import Credential
 
 router = Router(tags=["credentials"])
@@ -16,6 +17,8 @@ type Record = dict[str, Any]
 
 
 class NewCredential(Schema):
+    """`base_url` is for kind `endpoint` only. `default` makes it the one that its owner's turns use."""
+
     name: str
     kind: str
     secret: str
@@ -25,67 +28,63 @@ class NewCredential(Schema):
 
 
 class CredentialChange(Schema):
-    """What is left out stays. A new secret or address is checked like that of a new credential."""
+    """What is left out stays. A default steps down only for another one."""
 
     name: str | None = None
     secret: str | None = None
-    base_url: str | None = None
-    default: bool | None = None
+    default: Literal[True] | None = None
 
 
 @router.get("/credentials", summary="The tenant's credentials and the caller's own")
 async def list_credentials(request: HttpRequest) -> Record:
     caller = _caller(request)
-    return {"data": await in_tenant(caller.tenant_id, _list, caller), "has_more": False}
+    return await in_tenant(caller.tenant_id, _list, caller)
 
 
-@router.post("/credentials", response={201: dict[str, Any]}, summary="Enter a credential")
+@router.post("/credentials", response={201: Any}, summary="Keep a credential")
 async def create_credential(request: HttpRequest, body: NewCredential) -> Status[Record]:
     caller = _caller(request)
-    draft = await _checked(name=body.name, kind=body.kind, secret=body.secret, base_url=body.base_url)
-    return Status(201, await in_tenant(caller.tenant_id, _create, caller, body, draft))
+    # Resolving a name may take seconds: on a thread of its own, with no transaction open.
+    draft = await asyncio.to_thread(
+        CredentialDraft.checked, name=body.name, kind=body.kind, secret=body.secret, base_url=body.base_url
+    )
+    return Status(201, await in_tenant(caller.tenant_id, _create, caller, draft, body))
 
 
-@router.get("/credentials/{credential}", summary="A credential, without its secret")
+@router.get("/credentials/{credential}", summary="One credential")
 async def read_credential(request: HttpRequest, credential: str) -> Record:
     caller = _caller(request)
     return await in_tenant(caller.tenant_id, _read, caller, credential)
 
 
-@router.patch("/credentials/{credential}", summary="Rename, replace the secret, make it the default")
+@router.patch("/credentials/{credential}", summary="Rename it, replace its secret, make it the default")
 async def change_credential(request: HttpRequest, credential: str, body: CredentialChange) -> Record:
     caller = _caller(request)
-    kind, base_url = await in_tenant(caller.tenant_id, _kind, caller, credential)
-    draft = await _checked(
-        name="unchanged" if body.name is None else body.name,
-        kind=kind,
-        secret="unchanged" if body.secret is None else body.secret,
-        base_url=body.base_url or base_url,
-    )
-    return await in_tenant(caller.tenant_id, _change, caller, credential, body, draft)
+    return await in_tenant(caller.tenant_id, _change, caller, credential, body)
 
 
-@router.delete("/credentials/{credential}", response={204: None}, summary="Forget a credential")
+@router.delete("/credentials/{credential}", response={204: None}, summary="Forget it")
 async def delete_credential(request: HttpRequest, credential: str) -> Status[None]:
     caller = _caller(request)
     await in_tenant(caller.tenant_id, _delete, caller, credential)
     return Status(204, None)
 
 
-def record(row: Credential) -> Record:
-    """A credential as the API gives it."""
-    shown: Record = {
-        "id": str(row.id),
-        "name": row.name,
-        "kind": row.kind,
-        "last4": row.last4,
-        "default": row.is_default,
-        "owner": row.owner,
-        "state": row.state,
-        "last_used_at": row.last_used_at.isoformat() if row.last_used_at else None,
-        "created_at": row.created_at.isoformat(),
+def credential_record(credential: Credential) -> Record:
+    """A credential as the wire shows it."""
+    endpoint = {"base_url": credential.base_url} if credential.base_url else {}
+    used = credential.last_used_at
+    return {
+        "id": str(credential.id),
+        "name": credential.name,
+        "kind": credential.kind,
+        **endpoint,
+        "last4": credential.last4,
+        "default": credential.is_default,
+        "owner": credential.owner,
+        "state": credential.state,
+        "last_used_at": used.isoformat() if used else None,
     }
-    return shown | ({"base_url": row.base_url} if row.base_url else {})
 
 
 def _caller(request: HttpRequest) -> Caller:
@@ -93,46 +92,38 @@ def _caller(request: HttpRequest) -> Caller:
     return caller
 
 
-async def _checked(*, name: str, kind: str, secret: str, base_url: str | None) -> CredentialDraft:
-    """Looks a host up: on a thread, and before the transaction."""
-    return await across_tenants(
-        CredentialDraft.checked, name=name, kind=kind, secret=secret, base_url=base_url
-    )
+# Inside the tenant's context ------------------------------------------------------------------------------
 
 
-def _create(caller: Caller, body: NewCredential, draft: CredentialDraft) -> Record:
-    return record(Credential.objects.create_for(caller, draft, default=body.default, owner=body.owner))
+def _list(caller: Caller) -> Record:
+    page = [credential_record(row) for row in Credential.objects.usable_by(caller.member_id)]
+    return {
+        "data": page,
+        "has_more": False,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+    }
 
 
-def _list(caller: Caller) -> list[Record]:
-    caller.require(caller.may_read)
-    return [record(row) for row in Credential.objects.usable_by(caller.member_id)]
+def _create(caller: Caller, draft: CredentialDraft, body: NewCredential) -> Record:
+    made = Credential.objects.create_for(caller, draft, default=body.default, owner=body.owner)
+    return credential_record(made)
 
 
 def _read(caller: Caller, credential: str) -> Record:
-    caller.require(caller.may_read)
-    return record(Credential.objects.of(caller, credential))
+    return credential_record(Credential.objects.of(caller, credential))
 
 
-def _kind(caller: Caller, credential: str) -> tuple[str, str]:
-    row = Credential.objects.of(caller, credential, writing=True)
-    return row.kind, row.base_url
-
-
-def _change(caller: Caller, credential: str, body: CredentialChange, draft: CredentialDraft) -> Record:
+def _change(caller: Caller, credential: str, body: CredentialChange) -> Record:
     row = Credential.objects.of(caller, credential, writing=True)
     if body.name is not None:
-        row.name = draft.name
-    if body.base_url is not None:
-        row.base_url = draft.base_url
+        row.name = checked_name(body.name)
     if body.secret is not None:
-        row.secret = draft.secret
-    if body.default is False:
-        row.is_default = False
-    row.save()
+        row.secret = checked_secret(body.secret)
+    row.save(update_fields=["name", "sealed_secret", "last4", "state"])
     if body.default:
         row.make_default()
-    return record(row)
+    return credential_record(row)
 
 
 def _delete(caller: Caller, credential: str) -> None:

@@ -8,8 +8,6 @@ class TenantsConfig(AppConfig):
     name = "tenants"
 
     def ready(self) -> None:
-        from tenants.checks import check_credential_settings, check_database, check_master_key
+        from tenants.checks import check_tenants
 
-        checks.register(check_master_key, checks.Tags.security)
-        checks.register(check_credential_settings, checks.Tags.security)
-        checks.register(check_database, checks.Tags.database)
+        checks.register(check_tenants, checks.Tags.database)

@@ -145,7 +145,7 @@ def _caller_for_cookie(session_key: str | None, tenant: str | None) -> Caller:
     return caller_for_session(user if isinstance(user, User) else AnonymousUser(), tenant)
 
 
-def _rows(function: str, argument: object) -> Iterator[dict[str, Any]]:
+def _rows(function: str, argument: bytes | UUID) -> Iterator[dict[str, Any]]:
     """What a database function that crosses tenants answers."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT * FROM {function}(%s)", [argument])

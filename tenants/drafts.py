@@ -35,7 +35,7 @@ class CredentialDraft:
         return cls(
             checked_name(name),
             found,
-            _secret(secret),
+            checked_secret(secret),
             checked_base_url(base_url) if base_url and endpoint else "",
         )
 
@@ -56,7 +56,8 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _secret(secret: str) -> str:
+def checked_secret(secret: str) -> str:
+    """The secret without outer spaces, or InvalidRequest."""
     secret = secret.strip()
     if not secret or len(secret) > SECRET_LENGTH:
         raise InvalidRequest(_("secret is empty, or far too long."))

@@ -89,8 +89,8 @@ def page_for(request: HttpRequest, error: ApiError) -> HttpResponseBase:
     if error.status == 401:
         return redirect_to_login(request.get_full_path())
     kind = error.status if error.status in (403, 404) else 400
-    handler = get_resolver().resolve_error_handler(kind)
-    answer: HttpResponseBase = handler(request, exception=error)
+    handler: Callable[..., HttpResponseBase] = get_resolver().resolve_error_handler(kind)
+    answer = handler(request, exception=error)
     answer.status_code = error.status
     return answer
 

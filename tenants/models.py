@@ -274,9 +274,12 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         scopes: Iterable[str] = ALL_SCOPES,
         expires_at: datetime | None = None,
     ) -> tuple["ApiKey", str]:
-        """A new key and, this once, its text. Inside the tenant's context. InvalidRequest for unknown scopes."""
-        scopes = sorted(set(scopes))
-        if not scopes or not ALL_SCOPES.issuperset(scopes):
+        """A new key and, this once, its text. Inside the tenant's context. Every key may read.
+
+        InvalidRequest for unknown scopes or a time that has passed.
+        """
+        scopes = sorted({Scope.READ.value, *scopes})
+        if not ALL_SCOPES.issuperset(scopes):
             raise InvalidRequest(_("scopes are some of: %(all)s.") % {"all": ", ".join(sorted(ALL_SCOPES))})
         if expires_at is not None and expires_at <= timezone.now():
             raise InvalidRequest(_("expires_at has passed already."))

@@ -33,7 +33,7 @@ class HasKey(Protocol):
     """A tenant, as far as sealing needs it."""
 
     id: UUID
-    sealed_key: bytes
+    sealed_key: bytes | memoryview
 
 
 def new_master_key() -> str:
@@ -44,20 +44,23 @@ def new_master_key() -> str:
 def new_tenant_key(tenant: UUID) -> bytes:
     """A fresh key for a tenant, sealed with the master key. About 200 bytes."""
     handle = tink.new_keyset_handle(_template())
-    return proto_keyset_format.serialize_encrypted(handle, master_key(), _bound("tenant", "key", tenant))
+    return bytes(
+        proto_keyset_format.serialize_encrypted(handle, master_key(), _bound("tenant", "key", tenant))
+    )
 
 
 def seal(tenant: HasKey, field: str, row: UUID, text: str) -> bytes:
     """Seal a text for `field` ("table.column") of one row of the tenant."""
-    return _key_of(tenant).encrypt(text.encode(), _bound(str(tenant.id), field, row))
+    return bytes(_key_of(tenant).encrypt(text.encode(), _bound(str(tenant.id), field, row)))
 
 
-def unseal(tenant: HasKey, field: str, row: UUID, sealed: bytes) -> str:
+def unseal(tenant: HasKey, field: str, row: UUID, sealed: bytes | memoryview) -> str:
     """The text again, or SecretError where it was not sealed for exactly this place."""
     try:
-        return _key_of(tenant).decrypt(bytes(sealed), _bound(str(tenant.id), field, row)).decode()
+        opened: bytes = _key_of(tenant).decrypt(bytes(sealed), _bound(str(tenant.id), field, row))
     except tink.TinkError as error:
         raise SecretError(f"{field} of {row} does not open") from error
+    return opened.decode()
 
 
 def master_key() -> aead.Aead:

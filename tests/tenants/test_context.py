@@ -1,6 +1,5 @@
 """Naming the tenant: what is seen with one, with another, with none."""
 
-import pytest
 from tenants.context import tenant_context
 from tenants.models import Membership
 from tests.cast import House, Person
