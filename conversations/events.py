@@ -26,9 +26,9 @@ PACK_ROWS = 1000
 # One batch is cut by rows and by bytes in the database, so that a reader's memory stays small.
 READ = """
 SELECT seq, turn_id, type, data, at FROM (
-    SELECT seq, turn_id, type, data::text, at,
-           sum(pg_column_size(data)) OVER (ORDER BY seq) - pg_column_size(data) AS bytes_before
-    FROM (SELECT * FROM conversations_event
+    SELECT seq, turn_id, type, data, at,
+           sum(octet_length(data)) OVER (ORDER BY seq) - octet_length(data) AS bytes_before
+    FROM (SELECT seq, turn_id, type, data::text AS data, at FROM conversations_event
           WHERE conversation_id = %s AND seq > %s ORDER BY seq LIMIT %s) AS newest
 ) AS measured WHERE bytes_before < %s ORDER BY seq
 """

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import connection
 from django.utils import timezone
 from procrastinate.contrib.django import app as proxied
-from procrastinate.contrib.django.procrastinate_app import current_app
+from procrastinate.contrib.django import procrastinate_app
 
 from conversations.events import pack
 from conversations.models import Conversation
@@ -63,7 +63,7 @@ def _packable() -> list[tuple[UUID, UUID]]:
 @asynccontextmanager
 async def work_in_background() -> AsyncIterator[None]:
     """Run procrastinate's worker as long as the context is open."""
-    app = current_app
+    app = procrastinate_app.current_app  # made when all apps are ready, so not to be imported by name
     connector = app.connector.get_worker_connector()  # type: ignore[attr-defined]  # Django's connector has it
     async with app.with_connector(connector).open_async() as working:
         worker = asyncio.create_task(

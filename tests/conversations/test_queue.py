@@ -11,7 +11,7 @@ from conversations import leases
 from conversations.leases import Claim, Lease
 from conversations.models import Conversation, RunnerHost, TurnState
 from tenants.context import tenant_context
-from tests.cast import House
+from tests.cast import House, Person
 from tests.conversations.stage import Hands, events_of, kinds, say, turn_of
 
 
@@ -99,20 +99,20 @@ def test_a_write_repeated_after_an_unknown_outcome_is_stored_once(house: House) 
     assert texts == ["a", "b", "c", "d"]
 
 
-def test_a_write_that_names_another_tenant_is_refused(house: House, stranger_house: House) -> None:
+def test_a_write_that_names_another_tenant_is_refused(house: House, stranger: Person) -> None:
     hands = Hands.claiming(say(house.member.caller))
-    row = hands.row("text.delta", {"block": 0, "text": "x"}, tenant=str(stranger_house.tenant.id))
+    row = hands.row("text.delta", {"block": 0, "text": "x"}, tenant=str(stranger.caller.tenant_id))
     assert hands.write(row) == [None]
 
 
-def test_one_write_serves_conversations_of_two_tenants(house: House, stranger_house: House) -> None:
-    ours, theirs = Hands.claiming(say(house.member.caller)), Hands.claiming(say(stranger_house.member.caller))
+def test_one_write_serves_conversations_of_two_tenants(house: House, stranger: Person) -> None:
+    ours, theirs = Hands.claiming(say(house.member.caller)), Hands.claiming(say(stranger.caller))
     seqs = ours.write(
         ours.row("text.delta", {"block": 0, "text": "a"}), theirs.row("text.delta", {"block": 0, "text": "b"})
     )
     assert None not in seqs
     assert events_of(house.member.caller, ours.claim.conversation)[-1]["text"] == "a"
-    assert events_of(stranger_house.member.caller, theirs.claim.conversation)[-1]["text"] == "b"
+    assert events_of(stranger.caller, theirs.claim.conversation)[-1]["text"] == "b"
 
 
 def test_the_end_of_a_turn_is_stored_with_its_figures(house: House) -> None:

@@ -12,7 +12,7 @@ from conversations.prompts import MOST_CHARACTERS, title_of
 from conversations.turns import Submission, Submitted
 from tenants.context import tenant_context
 from tenants.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, TooLarge
-from tests.cast import House
+from tests.cast import House, Person
 from tests.conversations.stage import events_of, kinds, say
 
 
@@ -34,12 +34,12 @@ def test_the_same_id_is_the_same_turn(house: House) -> None:
 
 
 def test_the_same_id_at_the_same_moment_is_one_turn(house: House) -> None:
-    name, barrier = str(uuid4()), Barrier(6)
+    name, barrier, caller = str(uuid4()), Barrier(6), house.member.caller
     submitted: list[Submitted] = []
 
     def run() -> None:
         barrier.wait()
-        submitted.append(say(house.member.caller, "at once", client_id=name))
+        submitted.append(say(caller, "at once", client_id=name))
         connection.close()
 
     threads = [Thread(target=run) for _ in range(6)]
@@ -52,7 +52,7 @@ def test_the_same_id_at_the_same_moment_is_one_turn(house: House) -> None:
     assert sum(one.fresh for one in submitted) == 1
     with tenant_context(house.tenant.id):
         assert Turn.objects.filter(client_id=name).count() == 1
-        assert Conversation.objects.filter(author_id=house.member.caller.member_id).count() == 1
+        assert Conversation.objects.filter(author_id=caller.member_id).count() == 1
 
 
 def test_the_same_id_with_another_body_is_a_conflict(house: House) -> None:
@@ -114,10 +114,10 @@ def test_a_viewer_writes_nothing(house: House) -> None:
         say(house.viewer.caller)
 
 
-def test_a_strangers_conversation_is_not_there(house: House, stranger_house: House) -> None:
+def test_a_strangers_conversation_is_not_there(house: House, stranger: Person) -> None:
     submitted = say(house.member.caller)
     with pytest.raises(NotFound):
-        say(stranger_house.owner.caller, "hello", submitted.conversation)
+        say(stranger.caller, "hello", submitted.conversation)
     with pytest.raises(NotFound):
         say(house.admin.caller, "hello", submitted.conversation)
     with pytest.raises(NotFound):
