@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -21,6 +21,9 @@ CONTINUED = "This session is being continued from"
 REMEMBERED = "The person wrote: "
 """Begins a line of a summary made by this model; what follows is one prompt, as a JSON string."""
 REMEMBERED_LINE = re.compile(rf"^{REMEMBERED}(\".*\")$", re.MULTILINE)
+ROLES = ("user", "assistant", "system")
+SHAPES: Mapping[str, type] = {"model": str, "messages": list, "tools": list, "output_config": dict}
+SHAPE_NAMES: Mapping[type, str] = {str: "string", list: "list", dict: "dictionary"}
 DIRECTORY = re.compile(r"working directory: (/[^\n\"\\]*)", re.IGNORECASE)
 
 
@@ -34,7 +37,7 @@ class ToolResult:
 
 @dataclass(frozen=True)
 class Request:
-    """One request, read once. `words` are those of the whole raw body: what it costs."""
+    """One request, read once."""
 
     raw: bytes
     body: Mapping[str, Any]
@@ -48,7 +51,7 @@ class Request:
         """Reads the body, or raises `InvalidRequest` with the API's words."""
         try:
             body = json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidRequest(f"The request body is not valid JSON: {error}") from error
         if not isinstance(body, dict):
             raise InvalidRequest("The request body must be a JSON object.")
@@ -77,9 +80,9 @@ class Request:
     def streamed(self) -> bool:
         return self.body.get("stream") is True
 
-    @property
+    @cached_property
     def words(self) -> int:
-        """The gaps between words, counted in the raw bytes: 20 µs for the CLI's 50 kB."""
+        """The gaps between words, counted in the raw bytes: far cheaper than a walk over the CLI's 50 kB."""
         return self.raw.count(b" ") + 1
 
     @cached_property
@@ -103,8 +106,8 @@ class Request:
     def schema(self) -> Mapping[str, Any] | None:
         """The JSON schema that the answer has to follow, where one is asked for."""
         config = self.body.get("output_config") or {}
-        shape = config.get("format") or self.body.get("output_format") or {}
-        schema = shape.get("schema")
+        shape = config.get("format") or self.body.get("output_format")
+        schema = shape.get("schema") if isinstance(shape, dict) else None
         return schema if isinstance(schema, dict) else None
 
     @cached_property
@@ -123,18 +126,21 @@ class Request:
 
 
 def _check(body: Mapping[str, Any]) -> None:
-    if not isinstance(body.get("model"), str):
-        raise InvalidRequest("model: Field required")
-    messages = body.get("messages")
-    if not isinstance(messages, list):
-        raise InvalidRequest("messages: Field required")
-    if not messages:
+    for name in ("model", "messages"):
+        if name not in body:
+            raise InvalidRequest(f"{name}: Field required")
+    for name, shape in SHAPES.items():
+        if not isinstance(body.get(name, shape()), shape):
+            raise InvalidRequest(f"{name}: Input should be a valid {SHAPE_NAMES[shape]}")
+    if not body["messages"]:
         raise InvalidRequest("messages: at least one message is required")
-    for place, message in enumerate(messages):
-        if not isinstance(message, dict) or message.get("role") not in ("user", "assistant", "system"):
-            raise InvalidRequest(f'messages.{place}.role: Input should be "user", "assistant" or "system"')
+    for place, message in enumerate(body["messages"]):
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise InvalidRequest(f"messages.{place}.role: Input should be one of {', '.join(ROLES)}")
         if not isinstance(message.get("content"), str | list):
             raise InvalidRequest(f"messages.{place}.content: Field required")
+    if not all(isinstance(tool, dict) for tool in body.get("tools", ())):
+        raise InvalidRequest("tools: Input should be a valid list of tools")
 
 
 def _said(messages: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[ToolResult], str]:
@@ -175,18 +181,25 @@ def _by_person(text: str) -> list[str]:
     while reminder := REMINDER.match(text):
         text = text[reminder.end() :]
     if text.startswith(CONTINUED):
-        return [json.loads(line) for line in REMEMBERED_LINE.findall(text)]
+        return _remembered(text)
     return [text] if text.strip() and not text.startswith(NOT_SAID_BY_A_PERSON) else []
 
 
-def _blocks(content: str | Sequence[Any] | None) -> Iterator[Mapping[str, Any]]:
+def _remembered(summary: str) -> list[str]:
+    try:
+        return [json.loads(line) for line in REMEMBERED_LINE.findall(summary)]
+    except ValueError:
+        return []
+
+
+def _blocks(content: Any) -> Iterator[Mapping[str, Any]]:
     if isinstance(content, str):
         yield {"type": "text", "text": content}
-    else:
-        yield from (block for block in content or () if isinstance(block, dict))
+    elif isinstance(content, list):
+        yield from (block for block in content if isinstance(block, dict))
 
 
-def _texts(content: str | Sequence[Any] | None) -> Iterator[str]:
+def _texts(content: Any) -> Iterator[str]:
     for block in _blocks(content):
         if block.get("type") == "text":
             yield str(block.get("text", ""))

@@ -184,7 +184,7 @@ COMMANDS: tuple[Command, ...] = (
         "slow N SECONDS",
         "N words spread over SECONDS; without them 60 words, ten a second",
         _form(
-            r"slow(?:ly)?(?:\s+(?P<count>\d+)(?:\s+words)?(?:\s+(?:in\s+)?(?P<seconds>\d+(?:\.\d+)?)"
+            r"slow(?:ly)?(?:\s+(?P<count>\d{1,9})(?:\s+words)?(?:\s+(?:in\s+)?(?P<seconds>\d{1,6}(?:\.\d+)?)"
             r"(?:\s*s(?:econds)?)?)?)?"
         ),
         _slow,
@@ -205,7 +205,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "words N",
         "exactly N words; also `write 300 words`",
-        _form(r"words?\s+(?P<count>\d[\d,]*)|[^\n]*?\b(?P<wished>\d[\d,]*)\s+words?\b[^\n]*"),
+        _form(r"words?\s+(?P<count>\d[\d,]{0,9})|[^\n]*?\b(?P<wished>\d[\d,]{0,9})\s+words?\b[^\n]*"),
         _words,
     ),
     Command(
@@ -214,7 +214,7 @@ COMMANDS: tuple[Command, ...] = (
         "hang, flood; with `once`, `twice` or `3 times` it ends after so many attempts",
         _form(
             rf"(?:error\s+)?(?P<kind>hang|flood|cut|stall|(?<=error )(?:{'|'.join(STATUSES)}))"
-            r"(?:\s+(?P<size>\d+)\s*MB)?(?:\s+(?P<times>once|twice)|\s+(?P<count>\d+)\s+times)?"
+            r"(?:\s+(?P<size>\d{1,4})\s*MB)?(?:\s+(?P<times>once|twice)|\s+(?P<count>\d{1,3})\s+times)?"
         ),
         _error,
     ),

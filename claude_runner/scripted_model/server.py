@@ -50,7 +50,10 @@ class ScriptedModel:
         self._numbers = count(1)
         self._failed: Counter[str] = Counter()
         self._runner = web.AppRunner(
-            self._application(), access_log=None, handler_cancellation=True, shutdown_timeout=0
+            self._application(),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=0.05,  # aiohttp takes 0 for "wait for ever"
         )
 
     @property
