@@ -188,7 +188,6 @@ class QuestionPart(Part):
     template: ClassVar[str] = "_question"
     request: str
     line: ToolLine
-    title: str
     choices: list[str]
     decision: str = ""
     by: str = ""

@@ -152,7 +152,6 @@ class TurnView:
             f"question-{self.id}-{event['request']}",
             request=str(event["request"]),
             line=tool_line(event),
-            title=str(event.get("title") or ""),
             choices=list(event.get("choices") or ["allow", "deny"]),
         )
         if part.id not in self._by_id:

@@ -24,6 +24,7 @@ class Kind(NamedTuple):
     running: str
     done: str
     failed: str
+    question: str
     consequence: str
     object_of: str = ""
 
@@ -31,55 +32,69 @@ class Kind(NamedTuple):
 KINDS = {
     "Bash": Kind(
         "terminal", _("Running"), _("Ran"), _("Failed:"),
+        _("Run this command?"),
         _("Runs this command in the sandbox of this conversation."), "command",
     ),
     "Write": Kind(
         "file-plus", _("Writing"), _("Wrote"), _("Could not write"),
+        _("Write this file?"),
         _("Creates this file, or replaces it if it exists."), "file_path",
     ),
     "Edit": Kind(
         "pencil", _("Editing"), _("Edited"), _("Could not edit"),
+        _("Change this file?"),
         _("Changes this file as shown."), "file_path",
     ),
     "NotebookEdit": Kind(
         "pencil", _("Editing"), _("Edited"), _("Could not edit"),
+        _("Change this notebook?"),
         _("Changes a cell of this notebook."), "notebook_path",
     ),
     "Read": Kind(
         "file-text", _("Reading"), _("Read"), _("Could not read"),
+        _("Read this file?"),
         _("Reads this file. Nothing is changed."), "file_path",
     ),
     "Glob": Kind(
         "folder-search", _("Looking for"), _("Looked for"), _("Could not look for"),
+        _("Look for files?"),
         _("Lists files by name. Nothing is changed."), "pattern",
     ),
     "Grep": Kind(
         "search", _("Searching for"), _("Searched for"), _("Could not search for"),
+        _("Search in files?"),
         _("Searches in files. Nothing is changed."), "pattern",
     ),
     "WebFetch": Kind(
         "globe", _("Opening"), _("Opened"), _("Could not open"),
+        _("Open this page?"),
         _("Sends a request to this address on the internet."), "url",
     ),
     "WebSearch": Kind(
         "globe", _("Searching the web for"), _("Searched the web for"), _("Could not search the web for"),
+        _("Search the web?"),
         _("Sends these words to a search engine."), "query",
     ),
     "Task": Kind(
         "bot", _("A helper works on"), _("A helper did"), _("A helper failed at"),
+        _("Start a helper?"),
         _("Starts a helper that works on its own and may use tools."), "description",
     ),
     "TodoWrite": Kind(
         "list-checks", _("Updating the plan"), _("Updated the plan"), _("Could not update the plan"),
+        _("Change the plan?"),
         _("Changes the list of steps of this conversation."),
     ),
 }  # fmt: skip
 KINDS["Agent"] = KINDS["Task"]
 MCP = Kind(
-    "plug", _("Using"), _("Used"), _("Could not use"),
+    "plug", _("Using"), _("Used"), _("Could not use"), _("Use this tool?"),
     _("Calls a tool of a connected server with the input shown."),
 )  # fmt: skip
-OTHER = Kind("wrench", _("Using"), _("Used"), _("Could not use"), _("Calls this tool with the input shown."))
+OTHER = Kind(
+    "wrench", _("Using"), _("Used"), _("Could not use"), _("Use this tool?"),
+    _("Calls this tool with the input shown."),
+)  # fmt: skip
 
 
 class DiffLine(NamedTuple):
@@ -119,6 +134,10 @@ class ToolLine:
         if self.name == "TodoWrite":
             return ""
         return " · ".join(self.name.removeprefix("mcp__").split("__"))
+
+    @property
+    def question(self) -> str:
+        return gettext(self.kind.question)
 
     @property
     def consequence(self) -> str:

@@ -270,7 +270,7 @@ def test_a_question_waits_for_its_answer(told: Told) -> None:
          choices=["allow", "deny"])  # fmt: skip
     assert told.page.element("turn-t1").get("data-state") == "waiting"
     assert told.page.root.xpath("//button/@data-decision") == ["allow", "deny"]
-    assert "Run make?" in told.text("section[@data-request='r1']")
+    assert "Run this command? make" in told.text("section[@data-request='r1']")
     told("permission.resolved", request="r1", decision="deny", by="m1")
     assert told.page.root.xpath("//button/@data-decision") == []
     assert told.text("p[@class='answered']") == "You denied Bash"
