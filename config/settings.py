@@ -48,11 +48,12 @@ def _database(url: str) -> dict[str, Any]:
         raise ImproperlyConfigured(
             "DATABASE_URL must look like postgres://user:password@host:port/name"
         ) from error
-    # One connection lives as long as its thread: the line's SQL runs on a bounded pool of threads.
-    return database | {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
+    return database | {"CONN_HEALTH_CHECKS": True}
 
 
 DATABASES = {"default": _database(DATABASE_URL), "owner": _database(DATABASE_OWNER_URL)}
+# One pool a process: under ASGI every page has a thread of its own, whose connection would end with it.
+DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 2, "max_size": 32, "timeout": 10}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CHANNEL_LAYERS = {

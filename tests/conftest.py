@@ -7,7 +7,6 @@ test has tenants of its own, see `cast`.
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +23,7 @@ import django  # noqa: E402
 django.setup()
 
 from django.core.management import call_command  # noqa: E402
-from django.db import connections  # noqa: E402
+from django.db import connection, connections  # noqa: E402
 from pytest_django import DjangoDbBlocker  # noqa: E402
 
 from tests.cast import House, Person, found_house  # noqa: E402
@@ -54,6 +53,7 @@ def database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Itera
     with django_db_blocker.unblock():
         yield
         connections.close_all()
+        connection.close_pool()
 
 
 @pytest.fixture

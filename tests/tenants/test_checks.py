@@ -107,9 +107,7 @@ def test_each_hole_is_told(database: None, servers: TestServers, change: str, ba
 
 
 @pytest.mark.parametrize("key", ["", "short", "AAAA", "not base64 at all!"])
-def test_without_a_good_master_key_nothing_starts(
-    database: None, settings: Settings, key: str
-) -> None:
+def test_without_a_good_master_key_nothing_starts(database: None, settings: Settings, key: str) -> None:
     settings.MASTER_KEY = key
     assert "openssl rand -base64 32" in refusal(connections["default"])
     with pytest.raises(SystemCheckError, match="openssl rand"):
