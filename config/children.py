@@ -92,20 +92,18 @@ class Child:
 
     def stop(self, hurry: threading.Event | None = None) -> None:
         """End it and all that it started; return when they are gone. `hurry` cuts each wait short."""
-        if self.process is None or not self.alive:
+        process = self.process
+        if process is None or process.poll() is not None:
             return  # its number may be somebody else's by now
-        family = _descendants(self.process.pid)
+        family = _descendants(process.pid)
         for step in self.ladder:
-            if not self.alive:
+            process.send_signal(step.signal)
+            if self._ends_within(step.seconds, hurry):
                 break
-            self.process.send_signal(step.signal)
-            if not self._ends_within(step.seconds, hurry):
-                logger.warning(
-                    "%s did not end within %.0f s of %s", self.name, step.seconds, step.signal.name
-                )
-        if self.alive:
-            self.process.kill()
-            self.process.wait()
+            logger.warning("%s did not end within %.0f s of %s", self.name, step.seconds, step.signal.name)
+        else:
+            process.kill()
+            process.wait()
         end_now(family)
 
     def _ends_within(self, seconds: float, hurry: threading.Event | None) -> bool:
