@@ -103,10 +103,14 @@ class Runner:
         await nudge_runners("", "turn")
 
     async def _forever(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """A loop outlives an outage of Postgres or of the channel layer; anything else is a bug and ends us."""
+        """A loop outlives an outage of Postgres or of the channel layer; anything else is a bug and ends us.
+
+        One that returns is done: the claiming loop, once we drain.
+        """
         while True:
             try:
                 await loop()
+                return
             except (DatabaseError, InterfaceError, RedisError, OSError) as error:
                 logger.warning("%s: %s; trying again", loop.__name__, error)
                 await asyncio.sleep(LOOK_SECONDS)

@@ -5,6 +5,7 @@ import asyncio
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -43,6 +44,10 @@ def main() -> None:
 
 
 async def _measure(folder: Path, about: dict[str, Any]) -> tuple[list[Row], str]:
+    this = asyncio.current_task()
+    assert this is not None
+    # Whatever ends us, the stack ends with us.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     async with Stack(folder) as stack:
         about["sandbox"] = stack.sandbox["tier"]
         bench = Bench(stack, folder / "bare")
