@@ -6,7 +6,7 @@ connects to what it returns: between check and use a name may come to mean somet
 """
 
 import socket
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings
@@ -16,9 +16,11 @@ from tenants.errors import InvalidRequest
 
 PORTS = {"http": 80, "https": 443}
 LENGTH = 500
-# Networks of IPv6 whose last or inner bits are an address of IPv4.
-NAT64 = IPv6Network("64:ff9b::/96")
 GLOBAL_UNICAST = IPv6Network("2000::/3")
+# In these the last bits are an address of IPv4.
+NAT64 = IPv6Network("64:ff9b::/96")
+# 6to4, whose inner bits are one too, and what Python does not know to be for documentation.
+NEVER = (IPv6Network("2002::/16"), IPv6Network("3fff::/20"))
 
 
 def checked_base_url(text: str) -> str:
@@ -51,11 +53,8 @@ def addresses_of(host: str, port: int) -> list[str]:
 
 def is_trusted(host: str, port: int) -> bool:
     """Whether the operator named this host and port."""
-    return (
-        f"[{host}]:{port}" in settings.MODEL_UPSTREAM_ALLOWLIST
-        if ":" in host
-        else (f"{host}:{port}" in settings.MODEL_UPSTREAM_ALLOWLIST)
-    )
+    written = f"[{host}]" if ":" in host else host
+    return f"{written}:{port}" in settings.MODEL_UPSTREAM_ALLOWLIST
 
 
 def is_public(address: str) -> bool:
@@ -66,16 +65,11 @@ def is_public(address: str) -> bool:
         return False
     if isinstance(found, IPv4Address):
         return found.is_global and not found.is_multicast and not found.is_reserved
-    return all(is_public(str(inner)) for inner in _inner(found)) and (
-        found in NAT64 or found.ipv4_mapped is not None or (found in GLOBAL_UNICAST and found.is_global)
-    )
-
-
-def _inner(address: IPv6Address) -> list[IPv4Address]:
-    """The addresses of IPv4 that this one of IPv6 leads to."""
-    teredo = address.teredo or ()
-    nat64 = IPv4Address(int(address) & 0xFFFFFFFF) if address in NAT64 else None
-    return [inner for inner in (address.ipv4_mapped, address.sixtofour, nat64, *teredo) if inner is not None]
+    if found in NAT64:
+        return is_public(str(IPv4Address(int(found) & 0xFFFFFFFF)))
+    if found.ipv4_mapped is not None:
+        return is_public(str(found.ipv4_mapped))
+    return found in GLOBAL_UNICAST and found.is_global and not any(found in network for network in NEVER)
 
 
 def _parts(url: str) -> tuple[SplitResult, int]:
