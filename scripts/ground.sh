@@ -121,8 +121,7 @@ check() {
     .venv/bin/ruff format --check
     .venv/bin/mypy
     .venv/bin/lint-imports
-    "$PYTHON" manage.py check
-    "$PYTHON" manage.py makemigrations --check --dry-run
+    "$PYTHON" -m tests.django_checks
 }
 
 VERB=${1:-}
