@@ -1,0 +1,73 @@
+"""`manage.py web` as a process, while its servers fail and while it leaves."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from uuid import uuid4
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from conversations.hosts import say_alive, say_gone
+from tests.cast import House
+from tests.cluster.processes import Process, eventually, web_process
+from tests.cluster.relay import relayed
+
+RUNNER = f"host-{uuid4()}"
+
+
+@pytest.fixture(autouse=True)
+def _runner(database: None) -> Iterator[None]:
+    yield
+    say_gone(RUNNER)
+
+
+def ready(web: Process) -> tuple[int, list[str]]:
+    """What `web` says, a runner having been heard of just now."""
+    say_alive(RUNNER, "bubblewrap", "", "2.1", 0)
+    answer = httpx.get(f"{web.url}/ready", timeout=10)
+    return answer.status_code, answer.json().get("missing", [])
+
+
+def test_servers_that_do_not_answer_are_named_and_a_stop_does_not_wait_for_them() -> None:
+    with (
+        relayed(os.environ["DATABASE_URL"]) as (database_cable, database_url),
+        relayed(os.environ["REDIS_URL"]) as (redis_cable, redis_url),
+        web_process(DATABASE_URL=database_url, REDIS_URL=redis_url) as web,
+    ):
+        assert ready(web) == (200, [])
+
+        database_cable.pulled.set()
+        asked = time.monotonic()
+        assert ready(web) == (503, ["database"])
+        assert time.monotonic() - asked < 4
+        assert web.lives()
+
+        redis_cable.pulled.set()
+        assert ready(web) == (503, ["database", "redis"])
+
+        database_cable.pulled.clear()
+        redis_cable.pulled.clear()
+        eventually(lambda: ready(web) == (200, []), seconds=10)
+
+        database_cable.pulled.set()
+        ready(web)
+        web.child.terminate()
+        web.child.wait(timeout=8)
+
+
+def test_a_socket_learns_that_the_server_restarts(house: House) -> None:
+    with web_process() as web:
+        address = f"ws://127.0.0.1:{web.port}/v1/chat/ws"
+        with connect(address, additional_headers={"x-api-key": house.owner.key}, proxy=None) as client:
+            client.send(json.dumps({"type": "ping"}))
+            assert json.loads(client.recv(timeout=5)) == {"type": "pong"}
+            web.child.terminate()
+            with pytest.raises(ConnectionClosed) as ended:
+                client.recv(timeout=5)
+        assert ended.value.rcvd is not None
+        assert ended.value.rcvd.code == 1012
+        assert web.child.wait(timeout=5) == 0
