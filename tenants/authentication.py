@@ -48,7 +48,7 @@ class Membership:
 async def caller_for_request(request: HttpRequest) -> Caller:
     """The caller of an HTTP request. AuthenticationError, NotFound or InvalidRequest says why there is none."""
     tenant = request.GET.get("tenant") or request.headers.get("x-tenant")
-    if key := _key_in(request.headers):
+    if (key := _key_in(request.headers)) is not None:
         return await across_tenants(caller_for_key, key, tenant)
     return await across_tenants(_caller_for_cookie, request.COOKIES.get(settings.SESSION_COOKIE_NAME), tenant)
 
@@ -58,7 +58,7 @@ async def caller_for_scope(scope: Mapping[str, Any]) -> Caller:
     headers = headers_of(scope)
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
     tenant = (query.get("tenant") or [""])[0] or headers.get("x-tenant")
-    if key := _key_in(headers):
+    if (key := _key_in(headers)) is not None:
         return await across_tenants(caller_for_key, key, tenant)
     return await across_tenants(_caller_for_cookie, _session_in(headers), tenant)
 

@@ -63,6 +63,32 @@ def house(database: None) -> House:
 
 
 @pytest.fixture
+def owner(house: House) -> Person:
+    return _with_key(house.owner)
+
+
+@pytest.fixture
+def admin(house: House) -> Person:
+    return _with_key(house.admin)
+
+
+@pytest.fixture
+def member(house: House) -> Person:
+    return _with_key(house.member)
+
+
+@pytest.fixture
+def viewer(house: House) -> Person:
+    return _with_key(house.viewer)
+
+
+@pytest.fixture
 def stranger(database: None) -> Person:
     """The owner of another tenant, who has nothing to do with `house`."""
-    return found_house("strange").owner
+    return _with_key(found_house("strange").owner)
+
+
+def _with_key(person: Person) -> Person:
+    """With the key made now: an async test could not ask the database for it in passing."""
+    assert person.key
+    return person
