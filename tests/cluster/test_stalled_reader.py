@@ -5,6 +5,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from uuid import UUID
 
@@ -94,9 +95,12 @@ def test_readers_that_never_read_cost_a_megabyte_each_and_are_dropped(
     conversation: UUID,
     stalled: Callable[[Process, Person, UUID], socket.socket],
 ) -> None:
-    whole = seqs(web, reader, conversation)
+    # As many at once, all reading: then threads and database connections are there already.
+    with ThreadPoolExecutor(STALLED) as pool:
+        whole, *others = pool.map(lambda _: seqs(web, reader, conversation), range(STALLED))
     assert whole == list(range(1, len(whole) + 1))
     assert len(whole) > EVENTS
+    assert others == [whole] * (STALLED - 1)
     before = web.memory()
     with ExitStack() as connections:
         readers = [connections.enter_context(stalled(web, reader, conversation)) for _ in range(STALLED)]
