@@ -4,7 +4,8 @@ EngineError
 ├── SandboxUnavailable   the wanted tier can't be had on this machine
 ├── CliMissing           there is no Claude Code CLI to start
 ├── StartFailed          the process did not come up
-└── NoRoom               every process of this host is busy
+├── NoRoom               every process of this host is busy
+└── Busy                 the conversation has a turn already
 """
 
 
@@ -24,6 +25,10 @@ class CliMissing(EngineError):
 
 class StartFailed(EngineError):
     pass
+
+
+class Busy(EngineError):
+    type = "invalid_request_error"
 
 
 class NoRoom(EngineError):

@@ -5,10 +5,13 @@ when a block is complete; their results from user frames. What a subagent says s
 shown with its `parent`.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from claude_runner.events import Event, Status, TextDelta, ThinkingDelta, ToolFinished, ToolStarted, Usage
+
+logger = logging.getLogger(__name__)
 
 # Characters of a tool's output that an event carries; the transcript keeps the whole.
 OUTPUT_LIMIT = 64_000
@@ -42,13 +45,21 @@ class Translator:
         """The events of frames that arrived together; adjacent deltas of one block become one."""
         events: list[Event] = []
         for frame in frames:
-            handler = self._by_type.get(frame.get("type", ""))
-            for event in handler(frame) if handler else ():
+            for event in self._events_of(frame):
                 if events and (merged := _merge(events[-1], event)):
                     events[-1] = merged
                 else:
                     events.append(event)
         return events
+
+    def _events_of(self, frame: Frame) -> list[Event]:
+        handler = self._by_type.get(str(frame.get("type")))
+        try:
+            return list(handler(frame)) if handler else []
+        except (LookupError, TypeError, AttributeError):
+            # What comes out of a sandbox may have any shape.
+            logger.warning("a frame of an unknown shape: %.300r", frame)
+            return []
 
     def _next_block(self) -> int:
         self._blocks += 1

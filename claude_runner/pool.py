@@ -14,7 +14,7 @@ from claude_agent_sdk import SessionStore
 from claude_runner import faults
 from claude_runner.child import uncancelled
 from claude_runner.cli import stage_cli
-from claude_runner.errors import EngineError, NoRoom
+from claude_runner.errors import Busy, EngineError, NoRoom
 from claude_runner.events import Event, Status, TurnEnd
 from claude_runner.folders import Folders
 from claude_runner.gateway import upstream_session
@@ -55,7 +55,9 @@ class Pool:
         """
         process = self._processes.get(spec.conversation)
         if process is None or not process.busy:
-            await (await self._process(spec, upstream, store)).start()
+            process = await self._process(spec, upstream, store)
+            await process.start()
+            await process.rehearse()
 
     async def turn(
         self, spec: LaunchSpec, upstream: Upstream, store: SessionStore, content: Content, ask: Ask
@@ -68,6 +70,8 @@ class Pool:
         self._interrupted.discard(spec.conversation)
         try:
             process = await self._process(spec, upstream, store)
+            if process.busy:
+                raise Busy("The conversation is still answering. Send the message again after that.")
             if not process.ready:
                 yield Status("starting")
                 await process.start()

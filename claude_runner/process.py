@@ -37,8 +37,8 @@ from claude_runner.turn import Turn
 
 logger = logging.getLogger(__name__)
 
-# Seconds that an interrupt may take before force is used, and a change of model or mode.
-INTERRUPT_WITHIN, ADOPT_WITHIN = 3.0, 5.0
+# Seconds that an interrupt may take before force is used, a change of model or mode, a rehearsal.
+INTERRUPT_WITHIN, ADOPT_WITHIN, REHEARSE_WITHIN = 3.0, 5.0, 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Process:
             ),
             transport=self._transport,
         )
-        self._resume = False
+        self._resume = self._rehearsed = False
         self._bill = Bill()
         self._turn: Turn | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -133,6 +133,24 @@ class Process:
             raise _start_failure(error, complaint) from error
         self._following = asyncio.create_task(self._follow_the_sdk())
         self.idle_since = monotonic()
+
+    async def rehearse(self) -> None:
+        """Have the CLI build its prompt and tools once, before the first message, and without the model.
+
+        It halves the time to the first words of the first message (0.15 s of CPU move to here): the CLI
+        builds and counts all that it would send, and the gateway answers the counting by itself.
+        """
+        if self._rehearsed or not self.ready or self.busy:
+            return
+        self._rehearsed = self._gateway.estimates = True
+        try:
+            async with asyncio.timeout(REHEARSE_WITHIN):
+                await self._client.get_context_usage()
+        except Exception as error:  # noqa: BLE001
+            # A border: the SDK raises bare Exceptions. The first message is slower, nothing else.
+            logger.info("%s was not rehearsed: %r", self.spec.conversation, error)
+        finally:
+            self._gateway.estimates = False
 
     async def _connect(self) -> None:
         await self._gateway.start(self.place)

@@ -7,6 +7,7 @@ out a result. Everything else is the answer itself and goes straight to us, past
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -27,6 +28,20 @@ type Frame = dict[str, Any]
 type Start = Callable[
     [Callable[[list[bytes]], None], Callable[[], None], Callable[[], None]], Awaitable[Child]
 ]
+
+
+# In JSON an escape counts only behind an even number of backslashes.
+UNSTORABLE = re.compile(rb"(?<!\\)((?:\\\\)*)\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})")
+
+
+def _storable(line: bytes) -> bytes:
+    """NUL and halves of surrogate pairs, which no database takes as text, become U+FFFD.
+
+    The CLI escapes both, and of the surrogates only the single ones: whole pairs it writes as UTF-8.
+    """
+    if b"\\u0000" in line or b"\\ud" in line:
+        return UNSTORABLE.sub(rb"\1\\ufffd", line)
+    return line
 
 
 class CliTransport(Transport):
@@ -91,7 +106,7 @@ class CliTransport(Transport):
         if not line.strip():
             return None
         try:
-            frame = json.loads(line)
+            frame = json.loads(_storable(line))
         except ValueError:
             frame = None
         if isinstance(frame, dict):
