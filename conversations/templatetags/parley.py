@@ -1,13 +1,15 @@
 """Tags and filters of the pages: icons, and texts of others made inert."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django import template
 from django.templatetags.static import static
+from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
 from django.utils.translation import gettext, ngettext
 
 from conversations.markdown import visible as make_visible
@@ -48,6 +50,14 @@ def duration(milliseconds: float | None) -> str:
         return gettext("%.1f s") % (milliseconds / 1000)
     minutes, seconds = divmod(round(milliseconds / 1000), 60)
     return gettext("%(minutes)d min %(seconds)d s") % {"minutes": minutes, "seconds": seconds}
+
+
+@register.filter
+def last_used(at: datetime) -> str:
+    """How long ago that was."""
+    if timezone.now() - at < timedelta(minutes=1):
+        return gettext("used just now")
+    return gettext("used %s ago") % timesince(at)
 
 
 @register.filter
