@@ -119,6 +119,13 @@ class Request(WebRequest):  # type: ignore[misc]  # Daphne is untyped
             self.unregisterProducer()
         super().finish()
 
+    def handle_exception(self, exception: BaseException) -> None:
+        """Answer for an application that failed; where its answer had begun, break that off visibly."""
+        if not self._response_started:
+            super().handle_exception(exception)
+        elif self.channel is not None:
+            self.channel.loseConnection()
+
     def basic_error(self, status: int, status_text: bytes, body: str) -> None:
         """What the server itself has to refuse, in the API's shape."""
         request_id = f"req_{uuid.uuid4().hex}"
@@ -140,7 +147,7 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]  # Daphne is untyped
 
     def onConnect(self, request: ConnectionRequest) -> Any:
         if self.factory.server_class.closing.is_set():
-            raise ConnectionDeny(503, "Restarting")  # type: ignore[no-untyped-call]
+            raise restarting()
         return super().onConnect(request)
 
     def brake(self, flow: Flow) -> None:
@@ -154,7 +161,9 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]  # Daphne is untyped
 
     def leave(self) -> None:
         if self.state == self.STATE_CONNECTING:
-            self.serverReject()
+            self.handshake_deferred.errback(restarting())
+            del self.handshake_deferred
+            self.server.protocol_disconnected(self)
         else:
             self.serverClose(RESTART)
 
@@ -192,6 +201,11 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]  # Daphne is untyped
         # Not sendClose(): it refuses the registered codes, 1012 among them.
         if self.state == self.STATE_OPEN:
             self.sendCloseFrame(code=code or 1000, isReply=False)
+
+
+def restarting() -> ConnectionDeny:
+    """What a socket gets that comes while we leave: not 403, which would tell it to stay away."""
+    return ConnectionDeny(503, "Restarting")  # type: ignore[no-untyped-call]
 
 
 class Factory(HTTPFactory):  # type: ignore[misc]  # Daphne is untyped

@@ -22,6 +22,8 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     talk = SOCKETS[scope["path"]] if scope["type"] == "websocket" else REQUESTS[scope["path"]]
     if scope["type"] == "websocket":
         await receive()
+        if scope["path"] == "/hesitant":
+            await asyncio.sleep(2)
         await send({"type": "websocket.accept"})
     await talk(scope, receive, send)
 
@@ -126,10 +128,17 @@ async def request_crash(scope: dict[str, Any], receive: Receive, send: Send) -> 
     raise RuntimeError("a bug")
 
 
+async def request_crash_late(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"so far", "more_body": True})
+    raise RuntimeError("a bug in the middle")
+
+
 SOCKETS = {
     "/flood": socket_flood,
     "/asking": socket_asking,
     "/deaf": socket_deaf,
+    "/hesitant": socket_commands,
     "/commands": socket_commands,
 }
 REQUESTS = {
@@ -140,6 +149,7 @@ REQUESTS = {
     "/seen": request_seen,
     "/ready": request_ready,
     "/crash": request_crash,
+    "/crash-late": request_crash_late,
 }
 
 if __name__ == "__main__":
