@@ -1,5 +1,6 @@
 // A socket that comes back: with back-off, at once when the network or the page does, and not when signed out.
 const SIGNED_OUT = 4401;
+const TOO_MANY = 4429;
 const SHORTEST = 250;
 const LONGEST = 15_000;
 const PING_EVERY = 20_000;
@@ -14,7 +15,7 @@ export class Socket {
   #ping = 0;
   #deadline = 0;
 
-  // `on`: opened(), frame(object), and changed(state, seconds) with open, trying, waiting, offline, signed-out.
+  // `on`: opened(), frame(object), and changed(state, seconds) with open, trying, waiting, offline, signed-out, refused.
   constructor(address, on) {
     this.#address = address;
     this.#on = on;
@@ -76,6 +77,8 @@ export class Socket {
     clearTimeout(this.#deadline);
     clearTimeout(this.#retry);
     if (code === SIGNED_OUT) return this.#on.changed("signed-out");
+    // Refused for good, and an error has said why.
+    if (code >= 4400 && code < 4500 && code !== TOO_MANY) return this.#on.changed("refused");
     if (!navigator.onLine) return this.#on.changed("offline");
     const wait = this.#wait * (0.75 + Math.random() / 2);
     this.#wait = Math.min(this.#wait * 2, LONGEST);

@@ -18,6 +18,7 @@ from conversations.surroundings import label_of
 from tenants.context import tenant_context
 from tenants.drafts import CredentialDraft
 from tenants.models import Credential
+from tenants.roles import Role
 from tests.cast import House, Person
 from tests.conversations.stage import Hands, say
 
@@ -33,7 +34,10 @@ def text_of(element: Any) -> str:
 
 
 def talk(
-    person: Person, text: str = "hello", answer: str = "**Good** day.\n\nBye", conversation: UUID | None = None
+    person: Person,
+    text: str = "hello",
+    answer: str = "**Good** day.\n\nBye",
+    conversation: UUID | None = None,
 ) -> UUID:
     """A turn that was answered, in a new conversation or in this one; the conversation's id."""
     hands = Hands.claiming(say(person.caller, text, conversation))
@@ -58,7 +62,7 @@ def test_home_leads_to_the_one_tenant(house: House) -> None:
 
 
 def test_home_asks_who_is_in_several_tenants(house: House, stranger: Person) -> None:
-    house.join(stranger.membership.role, stranger.user)
+    house.join(Role.MEMBER, stranger.user)
     links = page(stranger.client, "/").xpath("//a/@href")
     assert f"/t/{house.slug}/" in links and f"/t/{stranger.caller.tenant_slug}/" in links
 
@@ -81,7 +85,12 @@ def test_the_entrance_is_in_our_clothes(house: House, path: str) -> None:
 def test_every_page_of_a_tenant_is_nothing_to_a_stranger(house: House, stranger: Person) -> None:
     conversation = talk(house.member)
     mine = credential(house.member)
-    given = {"slug": house.slug, "conversation_id": str(conversation), "credential_id": str(mine.id), "number": "1"}
+    given = {
+        "slug": house.slug,
+        "conversation_id": str(conversation),
+        "credential_id": str(mine.id),
+        "number": "1",
+    }
     routes = [str(route.pattern) for route in get_resolver("conversations.urls").url_patterns]
     tenant_routes = [route for route in routes if route.startswith("t/")]
     assert len(tenant_routes) >= 6
@@ -181,7 +190,7 @@ def test_pages_need_no_inline_script_or_style(house: House) -> None:
     for path in (f"/t/{house.slug}/", f"/t/{house.slug}/c/{conversation}/", f"/t/{house.slug}/credentials/"):
         answer = house.member.client.get(path)
         assert "'unsafe" not in answer.headers["content-security-policy"]
-        found = lxml_html.fromstring(answer.content)
+        found: Any = lxml_html.fromstring(answer.content)
         assert not found.xpath("//style | //script[not(@src)] | //*[@style]")
         assert not [a for e in found.iter() for a in e.attrib if a.startswith("on")]
         assert not [s for s in found.xpath("//@src | //link/@href") if not s.startswith("/")]
