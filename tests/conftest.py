@@ -23,7 +23,8 @@ import django  # noqa: E402
 django.setup()
 
 from django.core.management import call_command  # noqa: E402
-from django.db import connection, connections  # noqa: E402
+from django.db import connections  # noqa: E402
+from django.db.backends.postgresql.base import DatabaseWrapper  # noqa: E402
 from pytest_django import DjangoDbBlocker  # noqa: E402
 
 from tests.cast import House, Person, found_house  # noqa: E402
@@ -53,7 +54,8 @@ def database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Itera
     with django_db_blocker.unblock():
         yield
         connections.close_all()
-        connection.close_pool()
+        assert isinstance(connections["default"], DatabaseWrapper)
+        connections["default"].close_pool()
 
 
 @pytest.fixture
