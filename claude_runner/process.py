@@ -178,9 +178,10 @@ class Process:
 
     def _fail(self, sentence: str) -> None:
         """End the process and, if one is running, the turn with this error."""
-        logger.warning("%s: %s", self.spec.conversation, sentence)
-        if self._turn is not None:
-            self._turn.fail(faults.fault(sentence))
+        if self._stopping is None:
+            logger.warning("%s: %s", self.spec.conversation, sentence)
+            if self._turn is not None:
+                self._turn.fail(faults.fault(sentence))
         self._end(gently=False)
 
     async def _follow_the_sdk(self) -> None:

@@ -158,15 +158,19 @@ async def engine(new_engine: NewEngine) -> Engine:
 
 
 INITIALIZE = r"""#!/bin/sh
-read -r line
-id=$(printf '%s' "$line" | sed 's/.*"request_id": *"\([^"]*\)".*/\1/')
-printf '{"type":"control_response","response":{"subtype":"success","request_id":"%s","response":{}}}\n' "$id"
+answer() {  # the next control request
+    read -r line
+    id=$(printf '%s' "$line" | sed 's/.*"request_id": *"\([^"]*\)".*/\1/')
+    printf '{"type":"control_response","response":{"subtype":"success","request_id":"%s","response":{}}}\n' "$id"
+}
+answer  # initialize
+answer  # the rehearsal, if it was warmed up
 """
 
 
 @pytest.fixture
 def child_that(tmp_path: Path) -> Callable[..., Path]:
-    """A stand-in for the CLI: answers `initialize`, if asked to, and then does as the shell script says."""
+    """A stand-in for the CLI: answers what a warm-up asks, if told to, and then does as the script says."""
 
     def make(script: str, *, initializes: bool = True) -> Path:
         path = tmp_path / "claude"

@@ -112,14 +112,17 @@ async def test_lines_that_are_no_frames_are_skipped(
     new_engine: NewEngine, child_that: ChildThat, caplog: pytest.LogCaptureFixture
 ) -> None:
     cli = child_that(f"read -r message; echo '[debug] hi'; echo '[1]'; echo; echo '{RESULT}'; cat >/dev/null")
-    said = await (await new_engine(cli_path=cli)).say("hello")
-    assert said.end.outcome == "completed"
+    engine = await new_engine(cli_path=cli)
+    await engine.warm()
+    assert (await engine.say("hello")).end.outcome == "completed"
     assert "no frame" in caplog.text
 
 
 async def test_its_complaints_fill_no_pipe(new_engine: NewEngine, child_that: ChildThat) -> None:
     cli = child_that(f"read -r message; yes complaint | head -c 3000000 >&2; echo '{RESULT}'; cat >/dev/null")
-    assert (await (await new_engine(cli_path=cli)).say("hello")).end.outcome == "completed"
+    engine = await new_engine(cli_path=cli)
+    await engine.warm()
+    assert (await engine.say("hello")).end.outcome == "completed"
 
 
 async def test_its_daemons_die_with_it(
