@@ -1,30 +1,38 @@
 """The API's root: who calls, in what shape errors come, and which app answers what."""
 
 import logging
+from collections.abc import Awaitable, Callable
+from inspect import iscoroutinefunction
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
 from django.utils.translation import gettext as _
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
-from ninja.utils import check_csrf
 
 from conversations.api import router as conversations_router
 from tenants.access import Caller
 from tenants.api import router as tenants_router
 from tenants.authentication import caller_for_request
-from tenants.errors import ApiError, InvalidRequest, PermissionDenied
+from tenants.errors import ApiError, InvalidRequest, NotFound, PermissionDenied, TooLarge
+from tenants.origins import is_foreign
 
 logger = logging.getLogger("parley.api")
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+PATIENCE = {429: 1, 529: 5}  # seconds to wait, where the error itself does not say
 
 
 async def authenticate(request: HttpRequest) -> Caller:
-    """The caller of an API request. A cookie alone does not change anything: it needs its CSRF token beside it."""
+    """The caller of an API request. With a cookie, nothing is changed for a page that is not ours."""
     caller = await caller_for_request(request)
-    if caller.via == "session" and request.method not in SAFE_METHODS and check_csrf(request) is not None:
-        raise PermissionDenied(_("The CSRF token is missing. Send it as x-csrftoken, or use an API key."))
+    if caller.via == "session" and request.method not in SAFE_METHODS:
+        headers = request.headers
+        if is_foreign(headers.get("origin"), headers.get("sec-fetch-site"), headers.get("host", "")):
+            raise PermissionDenied(_("A page of another origin can't act here. Use an API key."))
     return caller
 
 
@@ -42,7 +50,11 @@ api.add_router("", tenants_router)
 
 def _answer(request: HttpRequest, error: ApiError) -> HttpResponse:
     request_id: str = getattr(request, "request_id", "")
-    return api.create_response(request, error.as_json(request_id), status=error.status)
+    answer = JsonResponse(error.as_json(request_id), status=error.status)
+    patience = error.retry_after or PATIENCE.get(error.status)
+    if patience is not None:
+        answer.headers["retry-after"] = str(patience)
+    return answer
 
 
 @api.exception_handler(ApiError)
@@ -53,6 +65,11 @@ def on_api_error(request: HttpRequest, error: ApiError) -> HttpResponse:
 @api.exception_handler(ValidationError)
 def on_validation_error(request: HttpRequest, error: ValidationError) -> HttpResponse:
     return _answer(request, InvalidRequest("; ".join(_sentence(wrong) for wrong in error.errors)))
+
+
+@api.exception_handler(RequestDataTooBig)
+def on_large_body(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
+    return _answer(request, TooLarge())
 
 
 @api.exception_handler(HttpError)
@@ -74,3 +91,42 @@ def on_bug(request: HttpRequest, error: Exception) -> HttpResponse:
 def _sentence(wrong: dict[str, Any]) -> str:
     place = ".".join(str(part) for part in wrong["loc"] if part not in ("body", "query"))
     return f"{place}: {wrong['msg']}" if place else str(wrong["msg"])
+
+
+# What does not come from the API itself -------------------------------------------------------------------
+
+
+@sync_and_async_middleware
+def api_errors(
+    get_response: Callable[[HttpRequest], Any],
+) -> Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]:
+    """Below /v1/ errors of Django's own (no such path, not this method, a bad host) have the API's shape too."""
+    if iscoroutinefunction(get_response):
+
+        async def later(request: HttpRequest) -> HttpResponseBase:
+            return _in_shape(request, await get_response(request))
+
+        return later
+
+    def now(request: HttpRequest) -> HttpResponseBase:
+        return _in_shape(request, get_response(request))
+
+    return now
+
+
+def _in_shape(request: HttpRequest, answer: HttpResponseBase) -> HttpResponseBase:
+    foreign = answer.status_code >= 400 and not answer.headers.get("content-type", "").startswith(
+        "application/json"
+    )
+    if not (foreign and request.path_info.startswith("/v1/")):
+        return answer
+    if answer.status_code == 404:
+        error: ApiError = NotFound(_("There is no such call. See docs/api.md."))
+    elif answer.status_code == 405:
+        error = ApiError(_("This call does not take %(method)s.") % {"method": request.method}, status=405)
+    else:
+        error = ApiError(str(getattr(answer, "reason_phrase", "")), status=answer.status_code)
+    shaped = _answer(request, error)
+    if "allow" in answer.headers:
+        shaped.headers["allow"] = answer.headers["allow"]
+    return shaped

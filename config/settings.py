@@ -78,6 +78,11 @@ RUNNER_DRAIN_SECONDS = env.float("RUNNER_DRAIN_SECONDS", default=25.0)
 WEB_DRAIN_SECONDS = env.float("WEB_DRAIN_SECONDS", default=25.0)
 WEB_STALL_SECONDS = env.float("WEB_STALL_SECONDS", default=30.0)
 
+# How much a key, or a signed-in member, may do ----------------------------------------------------------------
+KEY_SOCKETS = env.int("KEY_SOCKETS", default=100)
+KEY_SOCKETS_PER_SECOND = env.int("KEY_SOCKETS_PER_SECOND", default=20)
+KEY_MESSAGES_PER_SECOND = env.int("KEY_MESSAGES_PER_SECOND", default=20)
+
 # Django ---------------------------------------------------------------------------------------------------
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", HOST])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
@@ -100,9 +105,10 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "tenants.middleware.RequestIdMiddleware",
+    "config.api.api_errors",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "config.static_files.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",

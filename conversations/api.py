@@ -1,13 +1,14 @@
 """The HTTP mouth of the line: conversations, their turns and events. See the wire contract in docs/api.md."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from time import monotonic
 from typing import Any, Literal
 from uuid import UUID
 
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from ninja import Query, Router, Schema, Status
 
@@ -16,28 +17,23 @@ from conversations.access import conversation_for
 from conversations.events import Wire
 from conversations.feeds import Feed
 from conversations.flow import flow_of
-from conversations.models import TITLE_LENGTH, Conversation, Turn
-from conversations.records import conversation_record, turn_record
+from conversations.models import Conversation, Turn
+from conversations.prompts import is_storable
+from conversations.records import LAST, conversation_record, conversation_summaries, turn_record
 from conversations.turns import Submission, Submitted, draft, submit_turn
 from tenants.access import Caller
+from tenants.authentication import caller_for_request
 from tenants.context import in_tenant
-from tenants.errors import ApiError, InvalidRequest
+from tenants.errors import TYPES, ApiError, Conflict, InvalidRequest, NotFound
 from tenants.models import uuid_of
 
 router = Router(tags=["conversations"])
 
 type Record = dict[str, Any]
 
-ENDS = frozenset({"turn.completed", "turn.failed", "turn.interrupted"})
 PAGE = 50
-ERROR_STATUS = {
-    "authentication_error": 502,
-    "permission_error": 502,
-    "rate_limit_error": 429,
-    "overloaded_error": 529,
-    "request_too_large": 413,
-    "invalid_request_error": 400,
-}
+ASK_AGAIN_SECONDS = 3.0
+STATUS_OF = {kind: status for status, kind in TYPES.items() if status != Conflict.default_status}
 
 
 class ChatBody(Schema):
@@ -110,10 +106,11 @@ async def chat_stream(request: HttpRequest, body: ChatBody) -> HttpResponseBase:
     submitted = await submit_turn(caller, submission)
     headers = {"x-conversation-id": str(submitted.conversation)}
     if output == "stream-json":
-        return _event_stream(_turn_events(caller, submitted), headers)
-    async for event in _turn_events(caller, submitted):
-        if event["type"] == "turn.failed" and output == "text":
-            raise _turn_error(event)
+        return _event_stream(request, _turn_events(caller, submitted), headers)
+    async with aclosing(_turn_events(caller, submitted)) as events:
+        async for event in events:
+            if event["type"] == "turn.failed" and output == "text":
+                raise _turn_error(event)
     record = await in_tenant(caller.tenant_id, _turn, submitted.turn)
     if output == "text":
         text = "\n\n".join(block["text"] for block in record["blocks"] if block["type"] == "text")
@@ -133,7 +130,7 @@ async def events(request: HttpRequest, conversation: str, query: Query[EventsQue
     if after < 0:
         raise InvalidRequest(_("after is the seq of an event, a whole number from 0."))
     flow_of(request.scope).endless = True  # type: ignore[attr-defined]  # an ASGI request
-    return _event_stream(_live_events(caller, found.id, min(after, found.last_seq)), {})
+    return _event_stream(request, _live_events(caller, found.id, min(after, found.last_seq)), {})
 
 
 @router.get("/conversations", summary="The caller's conversations, newest first")
@@ -159,7 +156,8 @@ async def read_conversation(request: HttpRequest, conversation: str) -> Record:
 @router.patch("/conversations/{conversation}", summary="Rename or archive")
 async def change_conversation(request: HttpRequest, conversation: str, body: ConversationChange) -> Record:
     caller = _caller(request)
-    return await in_tenant(caller.tenant_id, _change, caller, conversation, body)
+    await controls.change(caller, conversation, title=body.title, archived=body.archived)
+    return await in_tenant(caller.tenant_id, _read, caller, conversation)
 
 
 @router.delete("/conversations/{conversation}", response={204: None}, summary="Delete, with all its events")
@@ -199,11 +197,14 @@ async def answer(request: HttpRequest, permission: str, body: PermissionBody) ->
 # Streams --------------------------------------------------------------------------------------------------
 
 
-def _event_stream(events: AsyncIterator[Wire], headers: dict[str, str]) -> StreamingHttpResponse:
+def _event_stream(
+    request: HttpRequest, events: AsyncGenerator[Wire], headers: dict[str, str]
+) -> StreamingHttpResponse:
     async def lines() -> AsyncIterator[str]:
-        async for event in events:
-            data = json.dumps(event, ensure_ascii=False)
-            yield f"id: {event['seq']}\nevent: {event['type']}\ndata: {data}\n\n"
+        async with aclosing(_while_allowed(request, events)) as allowed:
+            async for event in allowed:
+                data = json.dumps(event, ensure_ascii=False)
+                yield f"id: {event['seq']}\nevent: {event['type']}\ndata: {data}\n\n"
 
     return StreamingHttpResponse(
         lines(),
@@ -212,50 +213,70 @@ def _event_stream(events: AsyncIterator[Wire], headers: dict[str, str]) -> Strea
     )
 
 
-async def _live_events(caller: Caller, conversation: UUID, after: int) -> AsyncIterator[Wire]:
+async def _while_allowed(request: HttpRequest, events: AsyncGenerator[Wire]) -> AsyncGenerator[Wire]:
+    """The events until the caller's key is revoked, or their session has ended."""
+    asked = monotonic()
+    async with aclosing(events):
+        async for event in events:
+            if monotonic() - asked > ASK_AGAIN_SECONDS:
+                try:
+                    await caller_for_request(request)
+                except ApiError:
+                    return
+                asked = monotonic()
+            yield event
+
+
+async def _live_events(caller: Caller, conversation: UUID, after: int) -> AsyncGenerator[Wire]:
     async with Feed(caller.tenant_id, conversation, after) as feed:
         async for batch in feed:
             for event in batch:
                 yield event
 
 
-async def _turn_events(caller: Caller, submitted: Submitted) -> AsyncIterator[Wire]:
+async def _turn_events(caller: Caller, submitted: Submitted) -> AsyncGenerator[Wire]:
     """The events of one turn, and what changed of its conversation meanwhile, up to the turn's last."""
     turn = str(submitted.turn)
-    async for event in _live_events(caller, submitted.conversation, submitted.first_seq):
-        if event.get("turn", turn) == turn:
-            yield event
-            if event["type"] in ENDS:
-                return
+    async with aclosing(_live_events(caller, submitted.conversation, submitted.first_seq)) as events:
+        async for event in events:
+            if event.get("turn", turn) == turn:
+                yield event
+                if event["type"] in LAST:
+                    return
 
 
 def _turn_error(event: Wire) -> ApiError:
     error = event["error"]
-    return ApiError(error["message"], type=error["type"], status=ERROR_STATUS.get(error["type"], 500))
+    return ApiError(error["message"], type=error["type"], status=STATUS_OF.get(error["type"], 500))
 
 
 # Inside the tenant's context ------------------------------------------------------------------------------
 
 
 def _turn(turn: UUID) -> Record:
-    return turn_record(Turn.objects.get(id=turn))
+    found = Turn.objects.filter(id=turn).first()
+    if found is None:
+        raise NotFound(_("This conversation was deleted."))
+    return turn_record(found)
 
 
 def _list(caller: Caller, query: PageQuery) -> Record:
     if not 1 <= query.limit <= 200:
         raise InvalidRequest(_("limit is a whole number from 1 to 200."))
+    if not is_storable(query.q):
+        raise InvalidRequest(_("q is a text."))
     found = Conversation.objects.filter(author_id=caller.member_id, archived_at=None, last_seq__gt=0)
     if query.q.strip():
-        found = found.filter(
-            Q(title__icontains=query.q) | Q(turns__prompt__icontains=json.dumps(query.q)[1:-1])
-        ).distinct()
+        # As it stands in the JSON of a prompt.
+        quoted = json.dumps(query.q, ensure_ascii=False)[1:-1]
+        found = found.filter(Q(title__icontains=query.q) | Q(turns__prompt__icontains=quoted)).distinct()
     if query.after_id:
         last = conversation_for(caller, query.after_id)
         found = found.filter(
             Q(updated_at__lt=last.updated_at) | Q(updated_at=last.updated_at, id__lt=last.id)
         )
     rows = list(found.select_related("assistant").order_by("-updated_at", "-id")[: query.limit + 1])
-    page = [conversation_record(row) for row in rows[: query.limit]]
+    page = conversation_summaries(rows[: query.limit])
     return {
         "data": page,
         "has_more": len(rows) > query.limit,
@@ -265,33 +286,17 @@ def _list(caller: Caller, query: PageQuery) -> Record:
 
 
 def _create(caller: Caller, body: NewConversation) -> Record:
-    title = _title(body.title) if body.title else ""
+    title = controls.checked_title(body.title) if body.title else ""
     conversation = draft(caller, body.assistant)
     if title:
         conversation.title = title
         conversation.save(update_fields=["title"])
-    return conversation_record(conversation, with_turns=True)
+    return conversation_record(conversation)
 
 
 def _read(caller: Caller, conversation: str) -> Record:
-    return conversation_record(conversation_for(caller, conversation), with_turns=True)
-
-
-def _change(caller: Caller, conversation: str, body: ConversationChange) -> Record:
-    row = conversation_for(caller, conversation, writing=True)
-    if body.title is not None:
-        row.title = _title(body.title)
-    if body.archived is not None:
-        row.archived_at = timezone.now() if body.archived else None
-    row.save(update_fields=["title", "archived_at"])
-    return conversation_record(row, with_turns=True)
+    return conversation_record(conversation_for(caller, conversation))
 
 
 def _delete(caller: Caller, conversation: str) -> None:
     conversation_for(caller, conversation, writing=True, lock=True).delete()
-
-
-def _title(text: str) -> str:
-    if not text.strip() or len(text) > TITLE_LENGTH:
-        raise InvalidRequest(_("title has 1 to %(most)d characters.") % {"most": TITLE_LENGTH})
-    return text.strip()

@@ -9,34 +9,35 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error
 from django.utils.translation import gettext as _
 
 from conversations import controls
 from conversations.access import conversation_for
 from conversations.events import Wire, open_events
 from conversations.feeds import Feed
-from conversations.models import Conversation
 from conversations.nudges import nudge_runners
 from conversations.rendering import Thread
 from conversations.turns import Submission, draft, submit_turn
 from tenants.access import Caller
-from tenants.authentication import caller_for_scope, has_key
+from tenants.authentication import caller_for_scope, has_key, headers_of
 from tenants.context import in_tenant
-from tenants.errors import ApiError, AuthenticationError, InvalidRequest
+from tenants.errors import ApiError, AuthenticationError, InvalidRequest, NotFound
+from tenants.origins import is_ours
+from tenants.rates import rates
 
 logger = logging.getLogger("parley.socket")
 
 type Frame = dict[str, Any]
 
-NOT_SIGNED_IN = 4401
+RESTART = 1012
+REFUSED = 4000  # and the status of the error, as in 4401 and 4429
+ASK_AGAIN_SECONDS = 3.0
 MOST_SUBSCRIPTIONS = 50
 
 
@@ -56,42 +57,77 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def dispatch(self, message: Mapping[str, Any]) -> None:
         """As Channels does, without its hop into a thread before each message: our SQL has its own threads."""
-        handler: Callable[[Mapping[str, Any]], Awaitable[None]] = getattr(self, get_handler_name(dict(message)))
+        handler: Callable[[Mapping[str, Any]], Awaitable[None]] = getattr(
+            self, get_handler_name(dict(message))
+        )
         await handler(message)
 
     # Coming and going -------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
+        self.id = uuid4()
         self.following: dict[UUID, asyncio.Task[None]] = {}
         self.drafted: UUID | None = None
+        self.watching: asyncio.Task[None] | None = None
+        self.left = False
         if not has_key(self.scope) and not same_origin(self.scope):
             await self.close()
             return
+        await self.accept()
         try:
             self.caller = await caller_for_scope(self.scope)
+            await rates().open_socket(self.caller, self.id)
         except ApiError as error:
-            await self.accept()
+            await self.leave(REFUSED + error.status, error)
+        except Error:
+            logger.exception("A socket's caller could not be looked up")
+            await self.leave(RESTART)
+        else:
+            self.watching = asyncio.create_task(self._ask_again())
+
+    async def _ask_again(self) -> None:
+        """Close soon after a key was revoked, a session ended, or a member was removed."""
+        while not self.left:
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
+            try:
+                self.caller = await caller_for_scope(self.scope)
+            except ApiError as error:
+                await self.leave(REFUSED + AuthenticationError.default_status, error)
+            except Error as error:
+                logger.warning("A socket's caller could not be looked up: %s", error)
+            else:
+                await rates().keep_socket(self.caller, self.id)
+
+    async def leave(self, code: int, error: ApiError | None = None) -> None:
+        """Deliver nothing more, take nothing more, close."""
+        self.left = True
+        for task in self.following.values():
+            task.cancel()
+        if error is not None:
             await self.say(error_frame(error))
-            await self.close(NOT_SIGNED_IN if isinstance(error, AuthenticationError) else 4400)
-            return
-        await self.accept()
+        await self.close(code)
 
     async def disconnect(self, code: int) -> None:
-        following = list(self.following.values())
-        for task in following:
+        tasks = [*self.following.values(), *([self.watching] if self.watching else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*following, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.watching:
+            await rates().close_socket(self.caller, self.id)
         raise StopConsumer
 
     # Frames -----------------------------------------------------------------------------------------------
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if self.left:
+            return
+        frame: Frame = {}
         try:
             frame = parsed(text_data)
             await getattr(self, self.commands[frame["type"]])(frame)
         except ApiError as error:
-            await self.say(error_frame(error))
-        except DatabaseError:
+            await self.say(error_frame(error) | subject_of(frame))
+        except Error:
             logger.exception("A command failed in the database")
             await self.say(error_frame(ApiError(_("The database did not answer. Try again in a moment."))))
 
@@ -111,9 +147,10 @@ class ChatConsumer(AsyncWebsocketConsumer):
         submission = Submission.parsed(
             frame.get("content"),
             client_id=frame.get("id"),
-            conversation=frame.get("conversation") or self._draft_for(frame),
+            conversation=frame.get("conversation"),
             assistant=frame.get("assistant"),
             options=frame.get("options"),
+            draft=self.drafted,
         )
         if submission.client_id is None:
             raise InvalidRequest(
@@ -124,10 +161,6 @@ class ChatConsumer(AsyncWebsocketConsumer):
             self.drafted = None
         if submitted.conversation not in self.following:
             await self.follow(submitted.conversation, submitted.first_seq)
-
-    def _draft_for(self, frame: Frame) -> str | None:
-        """The conversation that `warm` has prepared, for a first message that names none."""
-        return str(self.drafted) if self.drafted and frame.get("assistant") is None else None
 
     async def interrupt(self, frame: Frame) -> None:
         await controls.interrupt(self.caller, frame.get("conversation"))
@@ -175,10 +208,12 @@ class ChatConsumer(AsyncWebsocketConsumer):
             async with Feed(self.caller.tenant_id, conversation, after) as feed:
                 async for batch in feed:
                     await self.deliver(conversation, batch)
-        except DatabaseError:
-            # The client comes back and catches up from its cursor.
-            logger.exception("A subscription failed in the database")
-            await self.close(1012)
+        except Exception:  # whatever it was: a reader that stops in silence would wait for ever
+            logger.exception("A subscription failed")
+            await self.close(RESTART)  # the client comes back and catches up from its cursor
+        else:
+            self.following.pop(conversation, None)
+            await self.say(error_frame(NotFound(_("This conversation was deleted."))))
 
     async def deliver(self, conversation: UUID, batch: list[Wire]) -> None:
         """Send one batch of events. Waits while the reader is behind."""
@@ -199,7 +234,9 @@ class PageConsumer(ChatConsumer):
         await super().connect()
 
     async def follow(self, conversation: UUID, after: int) -> None:
-        self.threads[conversation] = await in_tenant(self.caller.tenant_id, thread_at, conversation, after)
+        self.threads[conversation] = await in_tenant(
+            self.caller.tenant_id, thread_at, self.caller, conversation, after
+        )
         await super().follow(conversation, after)
 
     async def deliver(self, conversation: UUID, batch: list[Wire]) -> None:
@@ -215,9 +252,9 @@ class PageConsumer(ChatConsumer):
         )
 
 
-def thread_at(conversation: UUID, seq: int) -> Thread:
+def thread_at(caller: Caller, conversation: UUID, seq: int) -> Thread:
     """The thread behind a page that shows all events up to `seq`."""
-    row = Conversation.objects.select_related("assistant").get(id=conversation)
+    row = conversation_for(caller, conversation)
     thread = Thread(str(conversation), assistant=row.assistant.name, model=row.effective_model)
     thread.load(open_events(conversation, seq))
     thread.seq = seq
@@ -241,6 +278,11 @@ def parsed(text: str | None) -> Frame:
     return frame
 
 
+def subject_of(frame: Frame) -> Frame:
+    """Which message or question an error is about, where the frame said it."""
+    return {name: frame[name] for name in ("id", "request") if isinstance(frame.get(name), str)}
+
+
 def error_frame(error: ApiError) -> Frame:
     """An error for the sender alone."""
     return {"type": "error", "error": {"type": error.type, "message": str(error)}}
@@ -248,13 +290,8 @@ def error_frame(error: ApiError) -> Frame:
 
 def same_origin(scope: Mapping[str, Any]) -> bool:
     """Whether a socket with a cookie was opened by a page of ours (its Origin is ours, not null, not missing)."""
-    headers = dict(scope["headers"])
-    origin = headers.get(b"origin", b"").decode("latin1")
-    host = headers.get(b"host", b"").decode("latin1")
-    if origin in settings.CSRF_TRUSTED_ORIGINS:
-        return True
-    parts = urlsplit(origin)
-    return parts.scheme in ("http", "https") and bool(host) and parts.netloc == host
+    headers = headers_of(scope)
+    return is_ours(headers.get("origin", ""), headers.get("host", ""))
 
 
 async def refuse(scope: Mapping[str, Any], receive: Any, send: Any) -> None:

@@ -8,8 +8,9 @@ from django.utils.translation import gettext as _
 
 from conversations.access import conversation_for, permission_for
 from conversations.events import Wire, record
-from conversations.models import ACTIVE, Control, Conversation, TurnState
+from conversations.models import ACTIVE, TITLE_LENGTH, Control, Conversation, TurnState
 from conversations.nudges import nudge_runners, publish
+from conversations.prompts import is_storable
 from conversations.turns import check_options
 from tenants.access import Caller
 from tenants.context import in_tenant
@@ -28,7 +29,7 @@ async def answer(caller: Caller, request: object, decision: object, message: obj
     """Answer a question about a tool call. InvalidRequest for an unknown decision, Conflict for a second one."""
     if decision not in DECISIONS:
         raise InvalidRequest(_("decision is one of: %(known)s.") % {"known": ", ".join(DECISIONS)})
-    if not isinstance(message, str) or len(message) > 10_000:
+    if not isinstance(message, str) or len(message) > 10_000 or not is_storable(message):
         raise InvalidRequest(_("message is a text of at most 10,000 characters."))
     holder = await in_tenant(caller.tenant_id, _answer, caller, request, decision, message)
     await _tell(holder, [])
@@ -39,6 +40,24 @@ async def set_options(caller: Caller, conversation: object, options: dict[str, A
     check_options(options)
     holder, events = await in_tenant(caller.tenant_id, _set_options, caller, conversation, options)
     await _tell(holder, events)
+
+
+async def change(
+    caller: Caller, conversation: object, *, title: str | None = None, archived: bool | None = None
+) -> None:
+    """Rename a conversation, put it away or bring it back; None leaves it as it is."""
+    if title is not None:
+        title = checked_title(title)
+    events = await in_tenant(caller.tenant_id, _change, caller, conversation, title, archived)
+    await publish(events)
+
+
+def checked_title(title: str) -> str:
+    """The title without outer spaces, or InvalidRequest."""
+    title = title.strip()
+    if not title or len(title) > TITLE_LENGTH or not is_storable(title):
+        raise InvalidRequest(_("title has 1 to %(most)d characters.") % {"most": TITLE_LENGTH})
+    return title
 
 
 async def _tell(holder: str, events: list[Wire]) -> None:
@@ -83,6 +102,20 @@ def _set_options(caller: Caller, conversation_id: object, options: dict[str, Any
     conversation.save(update_fields=[*changed, "updated_at"])
     _ask(conversation, Control.Kind.SET, changed, None)
     return conversation.holder, [record(conversation, "conversation.updated", changed)]
+
+
+def _change(caller: Caller, conversation_id: object, title: str | None, archived: bool | None) -> list[Wire]:
+    conversation = conversation_for(caller, conversation_id, writing=True, lock=True)
+    changed: dict[str, Any] = {}
+    if title is not None and title != conversation.title:
+        conversation.title = changed["title"] = title
+    if archived is not None and archived != (conversation.archived_at is not None):
+        conversation.archived_at = timezone.now() if archived else None
+        changed["archived"] = archived
+    if not changed:
+        return []
+    conversation.save(update_fields=["title", "archived_at"])
+    return [record(conversation, "conversation.updated", changed)]
 
 
 def _ask(conversation: Conversation, kind: Control.Kind, data: dict[str, Any], turn: UUID | None) -> None:

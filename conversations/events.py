@@ -73,6 +73,14 @@ def all_events(conversation: UUID, after: int = 0) -> Iterator[Wire]:
         after = batch[-1]["seq"]
 
 
+def seq_before(turn: Turn) -> int:
+    """Where the events of a turn begin: its first has a higher seq. 0 where they have been packed."""
+    first = Event.objects.filter(conversation=turn.conversation_id, turn_id=turn.id).aggregate(
+        first=Min("seq")
+    )
+    return first["first"] - 1 if first["first"] else 0
+
+
 def open_events(conversation: UUID, up_to: int) -> list[Wire]:
     """The events up to `up_to` of the turns that have not ended since: what a page may still have to change."""
     unfinished = Turn.objects.filter(conversation=conversation).exclude(state__in=ENDED)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+from math import isfinite
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -13,30 +15,38 @@ type Content = str | list[dict[str, Any]]
 
 MOST_CHARACTERS = 200_000
 MOST_BYTES = 16 * 1024 * 1024
-BLOCK_TYPES = frozenset({"text", "image", "document"})
+DEEPEST = 20
+NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
+BLOCK_TYPES = ("text", "image", "document")
 
 
 def checked(content: object) -> Content:
     """The content, unchanged, if it can be a message; else InvalidRequest or TooLarge with what to do."""
+    if not isinstance(content, str | list) or not content:
+        raise InvalidRequest(_("A message is a text or a list of content blocks, and it can't be empty."))
+    if not is_storable(content):
+        raise InvalidRequest(_("The message holds what is no text: NUL, half a surrogate pair, or NaN."))
     if isinstance(content, str):
         _check_text(content)
         return content
-    if not isinstance(content, list) or not content:
-        raise InvalidRequest(_("A message is a text or a list of content blocks, and it can't be empty."))
     for block in content:
-        if not isinstance(block, dict) or block.get("type") not in BLOCK_TYPES:
-            raise InvalidRequest(_("A content block is an object with a type: text, image or document."))
-        if block["type"] == "text":
-            if not isinstance(block.get("text"), str):
-                raise InvalidRequest(_("A text block needs its text."))
-        elif not isinstance(block.get("source"), dict):
-            raise InvalidRequest(_("An image or a document needs its source."))
+        _check_block(block)
     if len(json.dumps(content)) > MOST_BYTES:
         raise TooLarge(_("The message is larger than 16 MiB. Send less, or send it in parts."))
     text = text_of(content)
     if text or all(block["type"] == "text" for block in content):
         _check_text(text)
     return content
+
+
+def _check_block(block: object) -> None:
+    if not isinstance(block, dict) or block.get("type") not in BLOCK_TYPES:
+        raise InvalidRequest(_("A content block is an object with a type: text, image or document."))
+    if block["type"] == "text":
+        if not isinstance(block.get("text"), str):
+            raise InvalidRequest(_("A text block needs its text."))
+    elif not isinstance(block.get("source"), dict):
+        raise InvalidRequest(_("An image or a document needs its source."))
 
 
 def _check_text(text: str) -> None:
@@ -47,17 +57,19 @@ def _check_text(text: str) -> None:
             _("The message has %(has)d characters; at most %(most)d fit. Send it in parts, or as a file.")
             % {"has": len(text), "most": MOST_CHARACTERS}
         )
-    if "\x00" in text or not _encodable(text):
-        raise InvalidRequest(
-            _("The message holds characters that are no text (NUL or half a surrogate pair).")
-        )
 
 
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
+def is_storable(value: object, depth: int = DEEPEST) -> bool:
+    """Whether PostgreSQL can keep it: JSON allows NUL, half a surrogate pair, NaN and any depth; jsonb does not."""
+    match value:
+        case str():
+            return NO_TEXT.search(value) is None
+        case float():
+            return isfinite(value)
+        case dict():
+            return depth > 0 and all(is_storable(part, depth - 1) for pair in value.items() for part in pair)
+        case list():
+            return depth > 0 and all(is_storable(part, depth - 1) for part in value)
     return True
 
 

@@ -1,54 +1,75 @@
 """Conversations and turns as the API gives them."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
-from conversations.events import Wire, all_events
-from conversations.models import ACTIVE, Conversation, Turn, TurnState
+from conversations.events import Wire, all_events, seq_before
+from conversations.models import ENDED, Conversation, Turn
 
 type Record = dict[str, Any]
 
+LAST = frozenset(f"turn.{state}" for state in ENDED)
 
-def conversation_record(conversation: Conversation, *, with_turns: bool = False) -> Record:
-    """A conversation; with its turns and what was said in them when asked for."""
-    turns = list(conversation.turns.all())
-    record: Record = {
+
+def conversation_record(conversation: Conversation) -> Record:
+    """A conversation with its turns and what was said in them."""
+    said = defaultdict(list)
+    for event in all_events(conversation.id):
+        said[event.get("turn")].append(event)
+    turns = [_turn(turn, said[str(turn.id)]) for turn in conversation.turns.all()]
+    return _summary(conversation, _states([conversation])) | {"turns": turns}
+
+
+def conversation_summaries(conversations: list[Conversation]) -> list[Record]:
+    """Conversations as a list shows them: without their turns."""
+    states = _states(conversations)
+    return [_summary(conversation, states) for conversation in conversations]
+
+
+def turn_record(turn: Turn) -> Record:
+    """One turn and what was said in it so far."""
+    return _turn(turn, _events_of(turn))
+
+
+def _events_of(turn: Turn) -> Iterable[Wire]:
+    for event in all_events(turn.conversation_id, seq_before(turn)):
+        if event.get("turn") == str(turn.id):
+            yield event
+            if event["type"] in LAST:
+                return
+
+
+def _states(conversations: list[Conversation]) -> dict[UUID, str]:
+    """What their turns do that have not ended: an active one says it, else the first that is queued."""
+    turns = Turn.objects.filter(conversation__in=conversations).exclude(state__in=ENDED).order_by("-number")
+    return dict(turns.values_list("conversation_id", "state"))
+
+
+def _summary(conversation: Conversation, states: dict[UUID, str]) -> Record:
+    return {
         "id": str(conversation.id),
         "title": conversation.title,
         "assistant": str(conversation.assistant_id),
         "model": conversation.effective_model,
         "permission_mode": conversation.permission_mode,
-        "state": _state(turns),
+        "state": states.get(conversation.id, "idle"),
         "archived": conversation.archived_at is not None,
         "created_at": conversation.created_at.isoformat(),
         "updated_at": conversation.updated_at.isoformat(),
         "last_seq": conversation.last_seq,
     }
-    if with_turns:
-        events = list(all_events(conversation.id)) if turns else []
-        record["turns"] = [_record(turn, events) for turn in turns]
-    return record
 
 
-def turn_record(turn: Turn) -> Record:
-    """One turn and what was said in it so far."""
-    return _record(turn, list(all_events(turn.conversation_id)))
-
-
-def _state(turns: list[Turn]) -> str:
-    for state in (*ACTIVE, TurnState.QUEUED):
-        if any(turn.state == state for turn in turns):
-            return str(state)
-    return "idle"
-
-
-def _record(turn: Turn, events: list[Wire]) -> Record:
+def _turn(turn: Turn, events: Iterable[Wire]) -> Record:
     return {
         "id": str(turn.id),
         "conversation": str(turn.conversation_id),
         "number": turn.number,
         "state": turn.state,
         "prompt": turn.prompt,
-        "blocks": blocks([event for event in events if event.get("turn") == str(turn.id)]),
+        "blocks": blocks(events),
         "stop_reason": turn.stop_reason or None,
         "usage": turn.usage,
         "cost_usd": None if turn.cost_usd is None else float(turn.cost_usd),
@@ -62,7 +83,7 @@ def _record(turn: Turn, events: list[Wire]) -> Record:
     }
 
 
-def blocks(events: list[Wire]) -> list[Record]:
+def blocks(events: Iterable[Wire]) -> list[Record]:
     """What was said in a turn, folded into content blocks of the Messages API, in order."""
     said: list[Record] = []
     open_blocks: dict[int, Record] = {}

@@ -8,18 +8,19 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Min
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from conversations import prompts
 from conversations.access import assistant_for, conversation_for, latest_conversation
-from conversations.events import Wire, record
-from conversations.models import Conversation, Event, PermissionMode, Turn, TurnState
+from conversations.events import Wire, record, seq_before
+from conversations.models import Conversation, PermissionMode, Turn, TurnState
 from conversations.nudges import nudge_runners, publish
 from tenants.access import Caller
 from tenants.context import in_tenant
-from tenants.errors import Conflict, InvalidRequest
+from tenants.errors import Conflict, InvalidRequest, NotFound
+from tenants.models import uuid_of
+from tenants.rates import rates
 
 MOST_QUEUED = 50
 OPTIONS = frozenset({"model", "permission_mode", "output_format"})
@@ -27,7 +28,10 @@ OPTIONS = frozenset({"model", "permission_mode", "output_format"})
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a client sends. `client_id` is its idempotency key; without a conversation a new one begins."""
+    """What a client sends. `client_id` is its idempotency key; without a conversation a new one begins.
+
+    `draft` is a conversation that was prepared for that case; it is used if it is there still.
+    """
 
     content: prompts.Content
     client_id: UUID | None = None
@@ -35,6 +39,7 @@ class Submission:
     continue_latest: bool = False
     assistant: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    draft: UUID | None = None
 
     @classmethod
     def parsed(
@@ -46,15 +51,12 @@ class Submission:
         continue_latest: object = False,
         assistant: object = None,
         options: object = None,
+        draft: UUID | None = None,
     ) -> "Submission":
         """A submission out of untrusted JSON; InvalidRequest says which part is wrong."""
         options = {} if options is None else options
-        if not isinstance(options, dict) or (unknown := set(options) - OPTIONS):
-            raise InvalidRequest(
-                _("options takes %(known)s.") % {"known": ", ".join(sorted(OPTIONS))}
-                if not isinstance(options, dict)
-                else _("Unknown options: %(unknown)s.") % {"unknown": ", ".join(sorted(map(str, unknown)))}
-            )
+        if not isinstance(options, dict) or not OPTIONS.issuperset(options):
+            raise InvalidRequest(_("options takes %(known)s.") % {"known": ", ".join(sorted(OPTIONS))})
         check_options(options)
         return cls(
             content=prompts.checked(content),
@@ -63,6 +65,7 @@ class Submission:
             continue_latest=continue_latest is True,
             assistant=_text("assistant", assistant),
             options=options,
+            draft=draft,
         )
 
 
@@ -85,7 +88,9 @@ class Submitted:
 def check_options(options: dict[str, Any]) -> None:
     """InvalidRequest for a model or a mode that can't be."""
     model = options.get("model")
-    if model is not None and (not isinstance(model, str) or not model.strip() or len(model) > 120):
+    if model is not None and not (
+        isinstance(model, str) and model.strip() and len(model) <= 120 and model.isprintable()
+    ):
         raise InvalidRequest(_("options.model is the name of a model, of at most 120 characters."))
     mode = options.get("permission_mode")
     if mode is not None and mode not in PermissionMode.values:
@@ -97,8 +102,9 @@ def check_options(options: dict[str, Any]) -> None:
 async def submit_turn(caller: Caller, submission: Submission) -> Submitted:
     """Queue a turn. The same `client_id` again gives the same turn and starts nothing.
 
-    Raises NotFound, PermissionDenied, InvalidRequest, or Conflict (the id was used for something else).
+    Raises NotFound, PermissionDenied, InvalidRequest, RateLimited, or Conflict (the id was used otherwise).
     """
+    await rates().count_message(caller)
     submitted = await in_tenant(caller.tenant_id, submit, caller, submission)
     if submitted.fresh:
         await nudge_runners(submitted.holder, "turn")
@@ -109,7 +115,7 @@ async def submit_turn(caller: Caller, submission: Submission) -> Submitted:
 def submit(caller: Caller, submission: Submission) -> Submitted:
     """The storing half of `submit_turn`, inside the tenant's context."""
     caller.require(caller.may_write)
-    digest = prompts.digest_of(submission.content, submission.options)
+    digest = prompts.digest_of(submission.content, submission.options, submission.assistant)
     if repeated := _repeated(caller, submission, digest):
         return repeated
     try:
@@ -128,19 +134,17 @@ def _repeated(caller: Caller, submission: Submission, digest: str) -> Submitted 
     turn = Turn.objects.filter(author_id=caller.member_id, client_id=submission.client_id).first()
     if turn is None:
         return None
-    elsewhere = submission.conversation and submission.conversation.lower() != str(turn.conversation_id)
+    elsewhere = submission.conversation and uuid_of(submission.conversation) != turn.conversation_id
     if turn.digest != digest or elsewhere:
         raise Conflict(_("This id was used for another message already. Send a new message under a new id."))
-    first = Event.objects.filter(conversation=turn.conversation_id, turn_id=turn.id).aggregate(
-        first=Min("seq")
-    )["first"]
-    return Submitted(turn.conversation_id, turn.id, turn.state, first - 1 if first else 0, fresh=False)
+    return Submitted(turn.conversation_id, turn.id, turn.state, seq_before(turn), fresh=False)
 
 
 def _store(caller: Caller, submission: Submission, digest: str) -> Submitted:
     conversation = _conversation(caller, submission)
-    before = conversation.last_seq
     last = conversation.turns.order_by("-number").first()
+    # Who begins a conversation sees it from its first event.
+    before = conversation.last_seq if last else 0
     if conversation.turns.filter(state=TurnState.QUEUED).count() >= MOST_QUEUED:
         raise Conflict(_("Too many messages are queued already. Wait until some were answered."))
     turn = Turn.objects.create(
@@ -180,6 +184,11 @@ def _conversation(caller: Caller, submission: Submission) -> Conversation:
         return conversation_for(caller, submission.conversation, writing=True, lock=True)
     if submission.continue_latest and (latest := latest_conversation(caller)):
         return conversation_for(caller, latest.id, writing=True, lock=True)
+    if submission.draft and submission.assistant is None:
+        try:
+            return conversation_for(caller, submission.draft, writing=True, lock=True)
+        except NotFound:
+            pass  # It waited for a message so long that it was deleted.
     return draft(caller, submission.assistant)
 
 

@@ -14,7 +14,7 @@ ADMINS = frozenset({Role.OWNER, Role.ADMIN})
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One member of one tenant, acting through a signed-in browser or an API key."""
+    """One member of one tenant, acting through a signed-in browser or the API key `key_id`."""
 
     tenant_id: UUID
     tenant_slug: str
@@ -23,6 +23,7 @@ class Caller:
     role: Role
     scopes: frozenset[str] = ALL_SCOPES
     via: Literal["session", "key"] = "session"
+    key_id: UUID | None = None
 
     @property
     def may_write(self) -> bool:

@@ -111,6 +111,7 @@ def caller_for_key(key: str, tenant: str | None = None) -> Caller:
         role=Role(row["role"]),
         scopes=frozenset(row["scopes"]),
         via="key",
+        key_id=row["key_id"],
     )
 
 

@@ -1,0 +1,111 @@
+"""How much one API key, or one signed-in member, may do: counted in Redis for all web processes together.
+
+A rate counts over five seconds, so that a burst which is no flood passes. Without Redis nobody is refused.
+"""
+
+import logging
+import time
+from asyncio import AbstractEventLoop, get_running_loop
+from collections.abc import Awaitable
+from math import ceil
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+from django.conf import settings
+from django.utils.translation import gettext as _
+from limits import RateLimitItem, RateLimitItemPerSecond
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from tenants.access import Caller
+from tenants.errors import RateLimited
+
+logger = logging.getLogger("parley.rates")
+
+WINDOW = 5
+PATIENCE = 1.0
+# A socket that has not been heard of for so long went down with its web process.
+SOCKET_LIVES = 15
+
+
+class Rates:
+    """The counters, as one event loop sees them."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
+        storage = RedisStorage(
+            f"async+{url}",
+            implementation="redispy",
+            key_prefix="parley:rates",
+            connection_pool=self._redis.connection_pool,  # type: ignore[arg-type]  # as its text says
+        )
+        self._limiter = MovingWindowRateLimiter(storage)
+
+    async def count_message(self, caller: Caller) -> None:
+        """RateLimited when the caller has sent too many messages lately."""
+        await self._count("messages", settings.KEY_MESSAGES_PER_SECOND, caller)
+
+    async def open_socket(self, caller: Caller, socket: UUID) -> None:
+        """Count a new socket; RateLimited when the caller has too many, or opened too many lately."""
+        await self._count("sockets", settings.KEY_SOCKETS_PER_SECOND, caller)
+        if await _unless_away(self._count_socket(caller, socket), 0) > settings.KEY_SOCKETS:
+            await self.close_socket(caller, socket)
+            raise RateLimited(
+                _("You have too many connections open. Close some first."), retry_after=SOCKET_LIVES
+            )
+
+    async def keep_socket(self, caller: Caller, socket: UUID) -> None:
+        """Say that it is open still."""
+        await _unless_away(self._count_socket(caller, socket), 0)
+
+    async def close_socket(self, caller: Caller, socket: UUID) -> None:
+        await _unless_away(self._redis.zrem(_sockets(caller), str(socket)), 0)
+
+    async def _count(self, what: str, per_second: int, caller: Caller) -> None:
+        limit = RateLimitItemPerSecond(per_second * WINDOW, WINDOW, namespace=what)
+        if not await _unless_away(self._limiter.hit(limit, _who(caller)), True):
+            seconds = await _unless_away(self._seconds_until_free(limit, caller), 1)
+            raise RateLimited(_("Too many at once. Try again in a moment."), retry_after=seconds)
+
+    async def _seconds_until_free(self, limit: RateLimitItem, caller: Caller) -> int:
+        window = await self._limiter.get_window_stats(limit, _who(caller))
+        return max(1, ceil(window.reset_time - time.time()))
+
+    async def _count_socket(self, caller: Caller, socket: UUID) -> int:
+        now, name = time.time(), _sockets(caller)
+        async with self._redis.pipeline() as pipe:
+            pipe.zremrangebyscore(name, 0, now - SOCKET_LIVES)
+            pipe.zadd(name, {str(socket): now})
+            pipe.expire(name, SOCKET_LIVES)
+            pipe.zcard(name)
+            *_done, open_now = await pipe.execute()
+        return int(open_now)
+
+
+def _who(caller: Caller) -> str:
+    return str(caller.key_id or caller.member_id)
+
+
+def _sockets(caller: Caller) -> str:
+    return f"parley:sockets:{_who(caller)}"
+
+
+async def _unless_away[T](asked: Awaitable[T], otherwise: T) -> T:
+    try:
+        return await asked
+    except (RedisError, OSError) as error:
+        logger.warning("Redis is away, nothing is limited: %s", error)
+        return otherwise
+
+
+_rates: "WeakKeyDictionary[AbstractEventLoop, Rates]" = WeakKeyDictionary()
+
+
+def rates() -> Rates:
+    """The rates of the running event loop."""
+    loop = get_running_loop()
+    if loop not in _rates:
+        _rates[loop] = Rates(settings.REDIS_URL or "redis://127.0.0.1:6379")
+    return _rates[loop]
