@@ -20,6 +20,7 @@ MEMORY = (
     "The answer could not be stored in the conversation's memory, so the next one will not know of it. "
     "Send the message again."
 )
+CLEARED = "The memory of a conversation cannot be cleared. Start a new conversation instead."
 HUNG = "Claude Code stopped responding and was ended. Send the message again."
 DIED = "Claude Code ended unexpectedly. Send the message again."
 BROKEN = "Something went wrong in the runner. Send the message again; the log has the details."

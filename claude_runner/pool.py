@@ -66,6 +66,22 @@ class Pool:
 
         A turn that its reader abandons (`aclose`, cancellation) is interrupted.
         """
+        ended = False
+        try:
+            async with contextlib.aclosing(self._turn(spec, upstream, store, content, ask)) as events:
+                async for event in events:
+                    ended = isinstance(event, TurnEnd)
+                    yield event
+        except Exception:
+            # A border: a turn ends with a sentence, whatever broke (a store, a full disk, our own mistake).
+            logger.exception("the turn of %s broke", spec.conversation)
+            if not ended:
+                yield TurnEnd("failed", error=faults.fault(faults.BROKEN))
+        await self._notify()
+
+    async def _turn(
+        self, spec: LaunchSpec, upstream: Upstream, store: SessionStore, content: Content, ask: Ask
+    ) -> AsyncGenerator[Event]:
         began = monotonic()
         self._interrupted.discard(spec.conversation)
         try:
@@ -79,15 +95,9 @@ class Pool:
         except EngineError as error:
             yield self._not_started(spec.conversation, error)
             return
-        except Exception:
-            # A border: a turn ends with a sentence, whatever broke before it began (a store, a full disk).
-            logger.exception("no process for %s", spec.conversation)
-            yield TurnEnd("failed", error=faults.fault(faults.BROKEN))
-            return
         async with contextlib.aclosing(process.turn(upstream, content, ask, began)) as events:
             async for event in events:
                 yield event
-        await self._notify()
 
     def _not_started(self, conversation: str, error: EngineError) -> TurnEnd:
         if conversation in self._interrupted:
@@ -117,10 +127,10 @@ class Pool:
         if process is not None and process.ready:
             await process.adopt(replace(process.spec, permission_mode=value))
 
-    async def stop(self, conversation: str) -> None:
-        """Returns when the process and all that it started are gone."""
+    async def stop(self, conversation: str, *, gently: bool = True) -> None:
+        """Returns when the process and all that it started are gone; it has time to finish only if `gently`."""
         if process := self._processes.get(conversation):
-            await process.stop()
+            await process.stop(gently=gently)
 
     async def stop_all(self) -> None:
         """Ends the pool itself too."""

@@ -167,7 +167,10 @@ class Process:
     # What comes in
 
     def _frames(self, frames: list[Frame]) -> None:
-        if self._turn is not None:
+        if any(frame.get("type") == "conversation_reset" for frame in frames):
+            # It goes on as another session, which the store would not have under this conversation.
+            self._fail(faults.CLEARED)
+        elif self._turn is not None:
             self._turn.frames(frames)
 
     def _mirrored(self, path: str) -> str | None:
@@ -330,5 +333,7 @@ def _start_failure(error: Exception, complaint: str) -> EngineError:
         return error
     if isinstance(error, TimeoutError):
         return StartFailed("Claude Code did not start in time. Send the message again.")
+    if isinstance(error, OSError) and error.strerror:
+        return StartFailed(f"Claude Code could not be started: {error.strerror}. Tell who runs this server.")
     detail = complaint.splitlines()[-1][:300] if complaint else ""
     return StartFailed(f"Claude Code could not be started. {detail}".strip())

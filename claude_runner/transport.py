@@ -136,8 +136,9 @@ class CliTransport(Transport):
             raise CLIConnectionError("the process ended by itself")
 
     async def close(self) -> None:
+        """Called by the SDK: a start that failed has nothing to flush, any other child has ended before."""
         if self.child is not None:
-            await self.child.stop()
+            await self.child.stop(gently=False)
 
     def is_ready(self) -> bool:
         return self.child is not None and not self.child.exited.is_set()

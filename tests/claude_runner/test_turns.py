@@ -156,9 +156,11 @@ async def test_interrupting_a_tool_ends_the_tool(engine: Engine) -> None:
 
 async def test_interrupting_a_start_ends_the_turn(engine: Engine) -> None:
     turn = asyncio.create_task(engine.say("echo never"))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.3)
+    began = time.monotonic()
     await engine.pool.interrupt(engine.spec.conversation)
     assert (await turn).end.outcome == "interrupted"
+    assert time.monotonic() - began < 1
     assert (await engine.say("echo later")).text == "later"
 
 
@@ -273,6 +275,34 @@ async def test_a_turn_after_a_resume_pays_for_itself(engine: Engine) -> None:
     resumed = (await engine.say("echo one")).end
     assert resumed.usage["output_tokens"] == ends[0].usage["output_tokens"]
     assert 0 < resumed.cost_usd < ends[0].cost_usd + ends[1].cost_usd
+
+
+async def test_a_conversation_keeps_its_memory_whatever_is_typed(engine: Engine) -> None:
+    await engine.say("echo keep me")
+    said = await engine.say("/clear")
+    assert said.end.error is not None
+    assert "Start a new conversation" in said.end.error["message"]
+    assert "keep me" in (await engine.say("recall")).text
+
+
+async def test_a_command_is_answered_by_the_cli_itself(engine: Engine, model: ScriptedModel) -> None:
+    await engine.warm()
+    model.requests.clear()
+    said = await engine.say("/help")
+    assert said.text == "/help isn't available in this environment."
+    assert said.end.outcome == "completed"
+    assert not model.requests
+
+
+async def test_a_second_turn_at_once_is_refused(engine: Engine) -> None:
+    await engine.warm()
+    words = asyncio.Event()
+    turn = asyncio.create_task(engine.say("slow 20 2", on_text=words.set))
+    await asyncio.wait_for(words.wait(), 10)
+    refused = await engine.say("echo me too")
+    assert refused.end.error is not None
+    assert "still answering" in refused.end.error["message"]
+    assert (await turn).end.outcome == "completed"
 
 
 async def test_model_and_mode_change_on_the_live_process(engine: Engine, model: ScriptedModel) -> None:
