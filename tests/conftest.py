@@ -34,6 +34,14 @@ def pytest_unconfigure() -> None:
     SERVERS.stop()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Each worker starts servers of its own; it must not load the settings before that, as this variable
+    would have it."""
+    del os.environ["DJANGO_SETTINGS_MODULE"]
+    SERVERS.stop()
+
+
 @pytest.fixture(scope="session")
 def servers() -> TestServers:
     """The servers of this run."""
