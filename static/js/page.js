@@ -19,6 +19,12 @@ document.addEventListener("click", (event) => {
   else setSidebar("sidebarOpen" in pressed.dataset ? "open" : "closed");
 });
 
+document.addEventListener("click", (event) => {
+  if (event.target.closest("[data-close]")) event.target.closest("dialog").close();
+});
+// A dialog whose form came back with an error.
+document.querySelector("dialog[data-open]")?.showModal();
+
 onKey("?", () => document.getElementById("shortcuts").showModal());
 onKey("alt+n", () => document.querySelector("[data-key=new]").click());
 onKey("alt+k", () => {

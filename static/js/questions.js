@@ -14,6 +14,8 @@ export function watchQuestions(send, composer) {
   const decide = (button) => {
     const card = button.closest(".question");
     if (!send({ type: "permission", request: card.dataset.request, decision: button.dataset.decision })) return;
+    // Before the buttons go grey: a disabled button loses the focus to nowhere.
+    if (card.contains(document.activeElement)) composer.focus();
     for (const choice of card.querySelectorAll("button")) choice.disabled = true;
   };
   document.addEventListener("click", (event) => {

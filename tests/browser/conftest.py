@@ -43,9 +43,17 @@ class Visitor:
         if self.page.locator("#thread").count():
             expect(self.page.locator("#thread")).to_have_attribute("data-connection", "open")
 
+    @property
+    def is_phone(self) -> bool:
+        size = self.page.viewport_size
+        return size is not None and size["width"] < 640
+
     def say(self, text: str) -> None:
         self.page.locator("#message").fill(text)
-        self.page.keyboard.press("Enter")
+        if self.is_phone:
+            self.page.get_by_role("button", name="Send").tap()
+        else:
+            self.page.keyboard.press("Enter")
 
     @property
     def last(self) -> Any:
