@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.translation import gettext as _
-from ninja import Query, Router, Schema, Status
+from ninja import Field, Query, Router, Schema, Status
 
 from conversations import controls
 from conversations.access import conversation_for
@@ -41,15 +41,10 @@ class ChatBody(Schema):
 
     message: str | list[dict[str, Any]]
     conversation: str | None = None
-    continue_: bool = False
+    continue_: bool = Field(False, alias="continue")
     assistant: str | None = None
     id: str | None = None
     options: dict[str, Any] | None = None
-
-    def __init__(self, **data: Any) -> None:
-        if "continue" in data:
-            data["continue_"] = data.pop("continue")
-        super().__init__(**data)
 
 
 class TurnBody(Schema):
