@@ -27,6 +27,7 @@ def arguments(spec: LaunchSpec, paths: Inside, *, resume: bool) -> list[str]:
         f"--disallowedTools={','.join(TOOLS_WITHOUT_A_PLACE)}",
         # With an equals sign no value can be read as a flag.
         f"{session}={spec.conversation}",
+        *([f"--tools={','.join(spec.tools)}"] if spec.tools else []),
         *([f"--model={spec.model}"] if spec.model else []),
         *([f"--append-system-prompt={spec.system_prompt}"] if spec.system_prompt else []),
     ]

@@ -50,6 +50,7 @@ class LaunchSpec:
 
     `conversation`: uuid as text, also the CLI's session id. `system_prompt` is appended to Claude Code's
     own. `credential_kind` (oauth_token, api_key, endpoint) decides which placeholder the CLI gets.
+    `tools` names the built-in tools; empty takes the CLI's own set, which has Grep and Glob only by name.
     """
 
     conversation: str
@@ -58,6 +59,7 @@ class LaunchSpec:
     system_prompt: str = ""
     permission_mode: str = "default"
     credential_kind: str = "api_key"
+    tools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

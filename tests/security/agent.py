@@ -1,0 +1,107 @@
+"""An agent that looks for what it must not find: `python -m tests.security.agent FOLDER UID` prints what it saw.
+
+It runs the real CLI in the real sandbox and looks with the CLI's own Bash, Read and Grep. Started by root
+it becomes UID first (0 stays root). Its interpreter may lie where that uid can't read, so one turn comes before.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from uuid import uuid4
+
+from claude_agent_sdk import InMemorySessionStore
+
+from claude_runner import (
+    Answer,
+    LaunchSpec,
+    Pool,
+    Question,
+    RunnerSettings,
+    ToolFinished,
+    Upstream,
+    prove_tier,
+)
+from claude_runner.scripted_model import ScriptedModel
+
+CANARY = "canary-4f1d"
+CREDENTIAL = f"{CANARY}-credential"
+NEIGHBOUR = f"{CANARY}-neighbour"
+ENVIRONMENT = f"{CANARY}-environment"
+HOST_FILE = f"{CANARY}-host-file"
+FOLDERS = "/home /config /workspace /tmp /run /etc /dev /var /opt /srv /root /mnt"
+
+LOOKS = (
+    "run env",
+    "run for p in /proc/[0-9]*; do tr '\\0' '\\n' < $p/environ; tr '\\0' ' ' < $p/cmdline; echo; done",
+    "run ls -la /proc/*/fd /proc/*/cwd /proc/*/root 2>&1",
+    f"run grep -rsa {CANARY} {FOLDERS}; echo searched",
+    "run ln -sf /proc/1/environ one; ln -sf /proc/self/environ self; ln -sf /etc/shadow shadow; echo linked",
+    "read one",
+    "read self",
+    "read shadow",
+    "read /proc/1/environ",
+    "read /proc/self/environ",
+    "read /etc/shadow",
+    "read {host_file}",
+    *(f"grep {CANARY} in {folder}" for folder in ("/workspace", "/home", "/etc", "/tmp", "/run")),
+    "run cat /proc/net/dev | tail -n +3 | cut -d: -f1; echo; ls /sys/class/net 2>&1; true",
+    "run for a in 127.0.0.1/22 169.254.169.254/80 10.0.0.1/80 1.1.1.1/443; do (exec 3<>/dev/tcp/$a) 2>&1; done; true",
+    "run find / -path /proc -prune -o \\( -type s -o -type p \\) -print 2>/dev/null; ls -A / /workspace /home",
+    "run id; cat /etc/passwd; ps aux 2>/dev/null | wc -l; ls /proc | grep -c '^[0-9]'",
+)
+
+
+async def _allow(_question: Question) -> Answer:
+    return Answer("allow")
+
+
+def _host(folder: Path) -> tuple[RunnerSettings, Path]:
+    """A host's folder, and a file beside it that anybody on the host may read."""
+    folder.chmod(0o711)  # other uids pass through, as in operation
+    host_file = folder / "host-secret"
+    host_file.write_text(HOST_FILE)
+    settings = RunnerSettings(folder / "s")
+    settings.sandbox_dir.mkdir(mode=0o711)
+    return settings, host_file
+
+
+async def _look(folder: Path, looks: tuple[str, ...]) -> dict[str, object]:
+    settings, host_file = _host(folder)
+    proof = prove_tier(settings)
+    pool = Pool(settings, proof.tier)
+    seen: dict[str, str] = {}
+    async with ScriptedModel() as model:
+        upstream = Upstream("api_key", model.url, CREDENTIAL)
+
+        async def say(spec: LaunchSpec, text: str) -> str:
+            events = pool.turn(spec, upstream, InMemorySessionStore(), text, _allow)
+            return "\n".join([e.output async for e in events if isinstance(e, ToolFinished)])
+
+        neighbour = LaunchSpec(str(uuid4()), "tenant-b")
+        await say(neighbour, f"write mine.txt: {NEIGHBOUR}")
+        spec = LaunchSpec(str(uuid4()), "tenant-a", tools=("Bash", "Read", "Grep", "Write"))
+        await say(spec, "write own.txt: its own file")
+        for look in looks:
+            seen[look] = await say(spec, look.replace("{host_file}", str(host_file)))
+        offered = {tool["name"] for tool in model.requests[-1].body["tools"]}
+        sent = [request.headers.get("x-api-key") for request in model.requests if request.method == "POST"]
+    await pool.stop_all()
+    return {"uid": os.getuid(), "tier": proof.tier, "seen": seen, "offered": sorted(offered), "sent": sent}
+
+
+def main() -> None:
+    uid = int(sys.argv[2])
+    if uid:
+        with tempfile.TemporaryDirectory(prefix="p-", dir="/tmp") as folder:
+            asyncio.run(_look(Path(folder), LOOKS[:1]))
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    sys.stdout.write(json.dumps(asyncio.run(_look(Path(sys.argv[1]), LOOKS))))
+
+
+if __name__ == "__main__":
+    main()

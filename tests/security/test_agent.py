@@ -1,0 +1,106 @@
+"""T10, T14, T15: an agent looks for credentials, other files and a network, with the CLI's own tools.
+
+Asked of both tiers of bubblewrap: as root, which drops to a uid of its own, and as an ordinary user.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from claude_runner import Tier
+from tests.security.agent import CANARY, CREDENTIAL, ENVIRONMENT, LOOKS
+
+pytestmark = pytest.mark.needs_bubblewrap
+
+PROJECT = Path(__file__).resolve().parents[2]
+ORDINARY = 54321
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the agent saw, by what it asked."""
+
+    tier: str
+    offered: list[str]
+    sent: list[str]
+    seen: dict[str, str]
+
+    def saw(self, beginning: str) -> str:
+        return "\n".join(output for look, output in self.seen.items() if look.startswith(beginning))
+
+
+def looked(uid: int) -> Looked:
+    folder = tempfile.mkdtemp(prefix="p-", dir="/tmp")
+    try:
+        if uid != os.geteuid():
+            os.chown(folder, uid, uid)
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.security.agent", folder, str(uid)],
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+            cwd=PROJECT,
+            env=os.environ | {"MASTER_KEY": ENVIRONMENT, "DATABASE_URL": f"postgres://u:{ENVIRONMENT}@h/d"},
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout)
+    assert told["uid"] == uid
+    return Looked(told["tier"], told["offered"], told["sent"], told["seen"])
+
+
+@pytest.fixture(scope="module", params=[0, ORDINARY], ids=["root", "ordinary"])
+def agent(request: pytest.FixtureRequest) -> Looked:
+    """Run as root this asks both; an ordinary user can ask for themselves only."""
+    if os.geteuid() != 0 and request.param == 0:
+        pytest.skip("root's tier needs root; as an ordinary user the other one is what is promised")
+    return looked(request.param if os.geteuid() == 0 else os.geteuid())
+
+
+def test_t10_the_tier_is_the_one_that_is_promised(agent: Looked) -> None:
+    assert agent.tier in (Tier.BUBBLEWRAP_UID, Tier.BUBBLEWRAP)
+    assert {"Bash", "Read", "Grep"} <= set(agent.offered)
+
+
+def test_t10_the_credential_reached_the_model_and_nothing_inside(agent: Looked) -> None:
+    assert set(agent.sent) == {CREDENTIAL}
+    assert "ANTHROPIC_API_KEY=ssh-placeholder" in agent.saw("run env")
+    assert all(output for output in agent.seen.values()), "each look answered something"
+    assert set(agent.seen) == set(LOOKS)
+
+
+def test_t10_no_canary_in_environment_proc_files_links_or_other_processes(agent: Looked) -> None:
+    found = {look: output for look, output in agent.seen.items() if f"{CANARY}-" in output}
+    assert found == {}
+
+
+def test_t14_links_and_paths_that_leave_show_nothing_of_the_host(agent: Looked) -> None:
+    assert "searched" in agent.saw("run grep")
+    assert "root:" not in agent.saw("read")
+    assert "does not exist" in agent.saw("read /etc/shadow")
+    assert "does not exist" in agent.saw("read {host_file}")
+    assert "own.txt" in agent.saw("run find")
+    assert "mine.txt" not in str(agent.seen)
+
+
+def test_t15_there_is_no_network_but_an_empty_loopback(agent: Looked) -> None:
+    assert agent.saw("run cat /proc/net/dev").split()[0] == "lo"
+    assert "eth0" not in agent.saw("run cat /proc/net/dev")
+    refused = agent.saw("run for a in")
+    assert refused.count("connect: Network is unreachable") == 3
+    assert refused.count("connect: Connection refused") == 1
+
+
+def test_t14_no_socket_of_the_host_is_in_reach(agent: Looked) -> None:
+    sockets = [line for line in agent.saw("run find").splitlines() if line.endswith(".sock")]
+    assert len(sockets) == 1, "the gateway's own"
+    assert "postgres" not in agent.saw("run id")
