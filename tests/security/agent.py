@@ -48,7 +48,7 @@ LOOKS = (
     "read {host_file}",
     *(f"grep {CANARY} in {folder}" for folder in ("/workspace", "/home", "/etc", "/tmp", "/run")),
     "run cat /proc/net/dev | tail -n +3 | cut -d: -f1; echo; ls /sys/class/net 2>&1; true",
-    "run for a in 127.0.0.1/22 169.254.169.254/80 10.0.0.1/80 1.1.1.1/443; do (exec 3<>/dev/tcp/$a) 2>&1; done; true",
+    "run for a in 127.0.0.1/22 169.254.169.254/80 10.0.0.1/80 1.1.1.1/443; do (exec 3<>/dev/tcp/$a); done; true",
     "run find / -path /proc -prune -o \\( -type s -o -type p \\) -print 2>/dev/null; ls -A / /workspace /home",
     "run id; cat /etc/passwd; ps aux 2>/dev/null | wc -l; ls /proc | grep -c '^[0-9]'",
 )

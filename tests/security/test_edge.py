@@ -1,0 +1,246 @@
+"""The edge (T1, T2, T19, T22, T23): every call and command asked as the stranger, floods, secrets in what is said."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.test import AsyncClient
+
+from config.api import api
+from tenants import rates as rates_module
+from tenants.context import tenant_context
+from tenants.errors import RateLimited
+from tenants.models import Credential
+from tenants.rates import Rates, rates
+from tests.cast import House, Person
+from tests.conversations.stage import Hands, say
+from tests.conversations.test_consumers import Socket, enter, sockets
+
+__all__ = ["sockets"]  # a fixture
+
+CANARY = "canary-5f0c"
+
+# The stranger ---------------------------------------------------------------------------------------------------
+
+# Each call with a body that would be right. `{…}` are the objects of the house; the stranger has none.
+CALLS: dict[str, Any] = {
+    "POST /chat/stream": {"message": "x", "conversation": "{conversation}"},
+    "GET /conversations": None,
+    "POST /conversations": {"assistant": "{assistant}"},
+    "GET /conversations/{conversation}": None,
+    "PATCH /conversations/{conversation}": {"title": "taken"},
+    "DELETE /conversations/{conversation}": None,
+    "GET /conversations/{conversation}/events": None,
+    "POST /conversations/{conversation}/turns": {"message": "x"},
+    "POST /conversations/{conversation}/interrupt": None,
+    "POST /permissions/{permission}": {"decision": "allow"},
+    "GET /credentials": None,
+    "POST /credentials": {
+        "name": "x",
+        "kind": "api_key",
+        "secret": "sk-x",
+        "tenant": "{tenant}",
+        "id": "{credential}",
+    },
+    "GET /credentials/{credential}": None,
+    "PATCH /credentials/{credential}": {"name": "taken", "default": True},
+    "DELETE /credentials/{credential}": None,
+}
+# These name no object of the house: they answer what is the stranger's own.
+OWN = {"GET /conversations", "GET /credentials", "POST /credentials"}
+
+
+def all_calls() -> set[str]:
+    """Every method and path of the API."""
+    return {
+        f"{method} {path}"
+        for _prefix, router in api._routers
+        for path, view in router.path_operations.items()
+        for operation in view.operations
+        for method in operation.methods
+    }
+
+
+def test_every_call_has_its_entry_here() -> None:
+    assert all_calls() == set(CALLS)
+
+
+def _objects(person: Person) -> dict[str, str]:
+    """One of each kind, with the canary in it."""
+    caller = person.caller
+    submitted, request = say(caller, CANARY), str(uuid4())
+    hands = Hands.claiming(submitted)
+    asked = {"request": request, "tool_use": "t", "name": CANARY, "input": {}, "title": "", "choices": []}
+    hands.write(hands.row("permission.requested", asked))
+    with tenant_context(caller.tenant_id):
+        credential = Credential(tenant=person.membership.tenant, name=CANARY, kind="api_key")
+        credential.secret = CANARY
+        credential.save(force_insert=True)
+    return {
+        "conversation": str(submitted.conversation),
+        "assistant": str(hands.claim.assistant),
+        "permission": request,
+        "credential": str(credential.id),
+        "tenant": str(caller.tenant_id),
+    }
+
+
+async def test_the_stranger_finds_nothing_by_any_call(house: House, owner: Person, stranger: Person) -> None:
+    objects = await sync_to_async(_objects)(owner)
+    client = AsyncClient()
+
+    async def call(key: str, name: str) -> Any:
+        method, path = name.split(" ")
+        body = json.dumps(CALLS[name] or {})
+        for kind, value in objects.items():
+            path, body = path.replace(f"{{{kind}}}", value), body.replace(f"{{{kind}}}", value)
+        headers = {"x-api-key": key}
+        return await client.generic(method, f"/v1{path}", body, "application/json", headers=headers)
+
+    before = (await call(owner.key, "GET /conversations/{conversation}")).json()
+    for name in CALLS:
+        answer = await call(stranger.key, name)
+        assert answer.status_code == (404 if name not in OWN else 201 if name[0] == "P" else 200), name
+        assert CANARY.encode() not in answer.content, name
+        if name not in OWN:
+            assert answer.json()["error"]["type"] == "not_found_error"
+    assert (await call(owner.key, "GET /conversations/{conversation}")).json() == before
+    kept = (await call(owner.key, "GET /credentials")).json()["data"]
+    assert [row["name"] for row in kept] == [CANARY]
+
+
+# Floods ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tight(settings: Any) -> Iterator[None]:
+    """Limits that are soon reached: five of each within five seconds."""
+    settings.KEY_SOCKETS_PER_SECOND = 1
+    settings.KEY_MESSAGES_PER_SECOND = 1
+    yield
+
+
+def test_the_limits_are_what_the_contract_allows(settings: Any) -> None:
+    assert settings.KEY_SOCKETS == 100
+    assert settings.KEY_SOCKETS_PER_SECOND == 20
+    assert settings.KEY_MESSAGES_PER_SECOND == 20
+
+
+async def test_twenty_messages_in_one_second_pass(owner: Person, sockets: AsyncExitStack) -> None:
+    socket = await enter(sockets, Socket.of(owner))
+    for n in range(20):
+        await socket.tell("message", id=str(uuid4()), content=f"number {n}")
+    queued = [await socket.until("conversation.updated") for _ in range(20)]
+    assert len({frames[0]["conversation"] for frames in queued}) == 20
+
+
+@pytest.mark.usefixtures("tight")
+async def test_a_flood_of_messages_gets_errors_and_the_socket_lives_on(
+    owner: Person, member: Person, sockets: AsyncExitStack
+) -> None:
+    socket = await enter(sockets, Socket.of(owner))
+    for n in range(5):
+        await socket.tell("message", id=str(uuid4()), content=f"number {n}")
+        await socket.until("conversation.updated")
+    await socket.tell("message", id=str(uuid4()), content="too many")
+    assert await socket.hear_error() == "rate_limit_error"
+    await socket.lives()
+    # It is one count over socket and HTTP, and each key has its own.
+    answer = await _submit(owner.key)
+    assert answer.status_code == 429
+    assert answer.json()["error"]["type"] == "rate_limit_error"
+    assert 1 <= int(answer.headers["retry-after"]) <= 5
+    assert (await _submit(member.key)).status_code == 404
+
+
+async def _submit(key: str) -> Any:
+    path = f"/v1/conversations/{uuid4()}/turns"
+    return await AsyncClient().generic(
+        "POST", path, b'{"message": "x"}', "application/json", headers={"x-api-key": key}
+    )
+
+
+@pytest.mark.usefixtures("tight")
+async def test_too_many_new_sockets_are_closed_with_a_code(owner: Person, sockets: AsyncExitStack) -> None:
+    for _ in range(5):
+        await enter(sockets, Socket.of(owner))
+    socket = Socket.of(owner)
+    assert await socket.opened()
+    assert await socket.hear_error() == "rate_limit_error"
+    assert await socket.close_code() == 4429
+
+
+async def test_too_many_sockets_at_a_time_are_closed_with_a_code(
+    owner: Person, member: Person, sockets: AsyncExitStack, settings: Any
+) -> None:
+    settings.KEY_SOCKETS = 2
+    first, second = Socket.of(owner), await enter(sockets, Socket.of(owner))
+    assert await first.opened()
+    third = Socket.of(owner)
+    assert await third.opened()
+    assert await third.hear_error() == "rate_limit_error"
+    assert await third.close_code() == 4429
+    await (await enter(sockets, Socket.of(member))).lives()
+    await second.lives()
+    await first.disconnect()
+    await (await enter(sockets, Socket.of(owner))).lives()
+
+
+async def test_sockets_of_a_lost_web_process_are_forgotten(
+    owner: Person, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.KEY_SOCKETS = 1
+    monkeypatch.setattr(rates_module, "SOCKET_LIVES", 1)
+    kept = uuid4()
+    await rates().open_socket(owner.caller, kept)
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        await rates().keep_socket(owner.caller, kept)
+        await asyncio.sleep(0.3)
+    with pytest.raises(RateLimited):
+        await rates().open_socket(owner.caller, uuid4())
+    await asyncio.sleep(1.2)
+    await rates().open_socket(owner.caller, uuid4())
+
+
+@pytest.mark.usefixtures("tight")
+async def test_without_redis_nobody_is_refused(owner: Person, caplog: pytest.LogCaptureFixture) -> None:
+    away = Rates("redis://127.0.0.1:1")
+    for _ in range(7):
+        await away.count_message(owner.caller)
+        await away.open_socket(owner.caller, uuid4())
+    assert "Redis is away" in caplog.text
+
+
+# Secrets in what is said ----------------------------------------------------------------------------------------
+
+
+async def test_what_was_sent_as_a_secret_is_never_said_back(
+    owner: Person, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = AsyncClient()
+    key = f"parley_{CANARY}"
+    bodies = [
+        {"name": "x", "kind": CANARY * 2, "secret": CANARY},
+        {"name": "x", "kind": "api_key", "secret": f"{CANARY} with space"},
+        {"name": "x", "kind": "api_key", "secret": [CANARY]},
+        {"name": 7, "kind": "api_key", "secret": CANARY},
+        {"name": "x", "kind": "endpoint", "secret": CANARY, "base_url": f"http://user:{CANARY}@10.0.0.1"},
+    ]
+    for headers, body in [({"x-api-key": key}, {})] + [({"x-api-key": owner.key}, body) for body in bodies]:
+        answer = await client.generic(
+            "POST", "/v1/credentials", json.dumps(body), "application/json", headers=headers
+        )
+        assert 400 <= answer.status_code < 500
+        assert CANARY.encode() not in answer.content
+    socket = Socket(x_api_key=key)
+    assert await socket.opened()
+    assert CANARY not in json.dumps(await socket.hear())
+    assert await socket.close_code() == 4401
+    assert CANARY not in caplog.text
