@@ -8,13 +8,13 @@ feeds of the process, and compares `last_seq` of all of them once a second, so t
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Self
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from channels.layers import get_channel_layer
-from django.db import DatabaseError, connection
+from channels.layers import BaseChannelLayer, get_channel_layer
+from django.db import Error, connection
 from redis.exceptions import RedisError
 
 from conversations.events import Wire, read_events
@@ -25,6 +25,7 @@ logger = logging.getLogger("parley.feeds")
 
 WATCH_SECONDS = 1.0
 MOST_WAITING = 64
+PATIENCE = 1.0
 
 
 class Feed:
@@ -40,7 +41,11 @@ class Feed:
         self._news.set()
 
     async def __aenter__(self) -> Self:
-        await hub().add(self)
+        try:
+            await hub().add(self)
+        except asyncio.CancelledError:
+            await hub().remove(self)
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -74,9 +79,17 @@ class Feed:
             self._behind |= bool(batch)
         if not self._behind:
             return []
-        batch = await in_tenant(self.tenant, read_events, self.conversation, self.cursor)
+        batch = await self._read()
         self._behind = bool(batch)
         return batch
+
+    async def _read(self) -> list[Wire]:
+        while True:
+            try:
+                return await in_tenant(self.tenant, read_events, self.conversation, self.cursor)
+            except Error as error:
+                logger.warning("A reader waits for the database: %s", error)
+                await asyncio.sleep(WATCH_SECONDS)
 
 
 class Hub:
@@ -84,67 +97,93 @@ class Hub:
 
     def __init__(self) -> None:
         self._feeds: dict[UUID, set[Feed]] = defaultdict(set)
+        self._joined: set[UUID] = set()
         self._channel = ""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def add(self, feed: Feed) -> None:
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._listen())]
-        first = not self._feeds[feed.conversation]
+            loops = (self._watch, self._listen, self._rejoin)
+            self._tasks = [asyncio.create_task(self._forever(loop), name=loop.__name__) for loop in loops]
         self._feeds[feed.conversation].add(feed)
-        if first and self._channel:
-            await self._join(feed.conversation)
+        await self._join(feed.conversation)
 
     async def remove(self, feed: Feed) -> None:
         feeds = self._feeds[feed.conversation]
         feeds.discard(feed)
-        if feeds:
-            return
-        del self._feeds[feed.conversation]
-        layer = get_channel_layer()
-        if layer is not None and self._channel:
-            try:
-                await layer.group_discard(conversation_group(feed.conversation), self._channel)
-            except (RedisError, OSError, KeyError) as error:
-                logger.warning("Could not leave a conversation's group: %s", error)
+        if not feeds:
+            del self._feeds[feed.conversation]
+            await self._part(feed.conversation)
 
-    async def _join(self, conversation: UUID) -> None:
-        layer = get_channel_layer()
-        assert layer is not None
+    async def _join(self, conversation: UUID) -> bool:
+        """Hear of the conversation. Where that fails, the watch stands in until it works."""
+        if conversation in self._joined or not self._channel:
+            return bool(self._channel)
+        self._joined.add(conversation)
         try:
-            await layer.group_add(conversation_group(conversation), self._channel)
+            async with asyncio.timeout(PATIENCE):
+                await _layer().group_add(conversation_group(conversation), self._channel)
         except (RedisError, OSError) as error:
-            logger.warning("Could not join a conversation's group: %s", error)
+            self._joined.discard(conversation)
+            logger.warning("Could not join a conversation's group: %r", error)
+            return False
+        return True
 
-    async def _listen(self) -> None:
-        layer = get_channel_layer()
-        assert layer is not None
+    async def _part(self, conversation: UUID) -> None:
+        if conversation not in self._joined:
+            return
+        self._joined.discard(conversation)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await _layer().group_discard(conversation_group(conversation), self._channel)
+        except (RedisError, OSError, KeyError) as error:
+            logger.warning("Could not leave a conversation's group: %r", error)
+
+    async def _forever(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Whatever breaks a loop, readers depend on it."""
         while True:
             try:
-                self._channel = await layer.new_channel()
-                for conversation in list(self._feeds):
-                    await self._join(conversation)
-                while True:
-                    message = await layer.receive(self._channel)
-                    self._tell(UUID(message["conversation"]), message["last_seq"], message["events"])
-            except (RedisError, OSError) as error:
-                logger.warning("The channel layer is away, reading Postgres each second: %s", error)
-                await asyncio.sleep(WATCH_SECONDS)
+                await loop()
+            except (RedisError, OSError, Error) as error:
+                logger.warning("%s: %r; trying again", loop.__name__, error)
+            except Exception:
+                # A border: a bug here must not leave all readers of the process without news.
+                logger.exception("The hub's loop %s failed; going on", loop.__name__)
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _listen(self) -> None:
+        self._channel = await _layer().new_channel()
+        self._joined.clear()
+        for conversation in list(self._feeds):
+            await self._join(conversation)
+        while True:
+            message = await _layer().receive(self._channel)
+            self._tell(UUID(message["conversation"]), message["last_seq"], message["events"])
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if not self._feeds:
                 continue
-            try:
-                for conversation, last_seq in await across_tenants(_last_seqs, list(self._feeds)):
-                    self._tell(conversation, last_seq, [])
-            except DatabaseError as error:
-                logger.warning("The database is away: %s", error)
+            for conversation, last_seq in await across_tenants(_last_seqs, list(self._feeds)):
+                self._tell(conversation, last_seq, [])
+
+    async def _rejoin(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            for conversation in self._feeds.keys() - self._joined:
+                if not await self._join(conversation):
+                    break
 
     def _tell(self, conversation: UUID, last_seq: int, events: list[Wire]) -> None:
         for feed in self._feeds.get(conversation, ()):
             feed.hear(last_seq, events)
+
+
+def _layer() -> BaseChannelLayer:
+    layer = get_channel_layer()
+    assert layer is not None
+    return layer
 
 
 def _last_seqs(ids: list[UUID]) -> list[tuple[UUID, int]]:

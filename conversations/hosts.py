@@ -1,8 +1,8 @@
-"""The runner hosts, as they last said of themselves."""
+"""The runner hosts, as they last said of themselves, by the database's clock."""
 
 from datetime import timedelta
 
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from conversations.models import RunnerHost
 
@@ -11,12 +11,12 @@ ALIVE = timedelta(seconds=15)
 
 def live_hosts() -> list[RunnerHost]:
     """The hosts that were heard of within 15 s."""
-    return list(RunnerHost.objects.filter(seen_at__gt=timezone.now() - ALIVE).order_by("name"))
+    return list(RunnerHost.objects.filter(seen_at__gt=Now() - ALIVE).order_by("name"))
 
 
 def say_alive(name: str, tier: str, tier_reason: str, cli_version: str, processes: int) -> None:
     """Publish this host, with what it proved of its sandbox."""
-    now = timezone.now()
+    now = Now()
     said = {"tier": tier, "tier_reason": tier_reason, "cli_version": cli_version, "processes": processes}
     RunnerHost.objects.update_or_create(
         name=name,

@@ -4,9 +4,11 @@ Everything here crosses tenants and is called through `across_tenants`.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -17,14 +19,19 @@ from conversations.events import Wire
 LEASE = timedelta(seconds=10)
 
 
+# Numbers what this process writes. One for all leases: a lease that was let go and taken up again under the
+# same epoch must not use a number twice.
+ORDINALS = count(1)
+
+
 @dataclass(slots=True)
 class Lease:
-    """This runner's hold on one conversation. `ordinal` numbers what it writes under `epoch`."""
+    """This runner's hold on one conversation; `renewed` is the monotonic time at which it last asked for it."""
 
     tenant: UUID
     conversation: UUID
     epoch: int
-    ordinals: "count[int]" = field(default_factory=lambda: count(1))
+    renewed: float = field(default_factory=monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,7 @@ def take_lease(runner: str, tenant: UUID, conversation: UUID) -> int | None:
 def renew_leases(runner: str, leases: list[Lease]) -> set[UUID]:
     """Renew them; the conversations that are still held."""
     ids, epochs = [lease.conversation for lease in leases], [lease.epoch for lease in leases]
-    return set(_column("SELECT renew_leases(%s, %s, %s, %s)", [runner, LEASE, ids, epochs]))
+    return set(_column("SELECT renew_leases(%s, %s, %s::uuid[], %s::bigint[])", [runner, LEASE, ids, epochs]))
 
 
 def release_lease(runner: str, lease: Lease) -> bool:
@@ -100,15 +107,22 @@ def expire_leases(runner: str) -> None:
     _value("SELECT expire_leases(%s)", [runner])
 
 
+def disown_turns(runner: str, known: Iterable[UUID]) -> None:
+    """Let go of turns that `runner` was given without hearing of it; they end as lost."""
+    _value("SELECT disown_turns(%s, %s::uuid[])", [runner, list(known)])
+
+
 def end_lost_turns() -> list[Wire]:
     """End the turns of runners that are gone; the events that say so."""
     events = [json.loads(text) for text in _column("SELECT end_lost_turns()", [])]
     return [event | {"at": _at(event["at"])} for event in events]
 
 
-def take_controls(runner: str) -> list[dict[str, Any]]:
-    """What people want of this runner's turns; each once."""
-    return [json.loads(text) for text in _column("SELECT take_controls(%s)", [runner])]
+def take_controls(runner: str, done: Iterable[int]) -> list[dict[str, Any]]:
+    """What people want of this runner's turns, oldest first; each again until it was said to be done."""
+    return [
+        json.loads(text) for text in _column("SELECT take_controls(%s, %s::bigint[])", [runner, list(done)])
+    ]
 
 
 def _at(text: str) -> str:

@@ -2,7 +2,8 @@
 
 The deltas of all conversations of the host go into one write every 50 ms or less; adjacent deltas of one block
 become one event. What a person waits for (a first delta, a question, an end) goes at once. A write whose outcome
-is unknown is repeated: the database takes each (conversation, epoch, ordinal) once.
+is unknown is repeated: the database takes each (conversation, epoch, ordinal) once. What the database will never
+take costs its own conversation the turn, and no other.
 """
 
 import asyncio
@@ -11,14 +12,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from math import isfinite
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import Error, connection
 
 from conversations.events import wire
-from conversations.leases import Lease
+from conversations.leases import ORDINALS, Lease
 from conversations.nudges import publish
 from tenants.context import across_tenants
 
@@ -27,6 +29,9 @@ logger = logging.getLogger("parley.recorder")
 TICK = 0.03
 DELTAS = frozenset({"text.delta", "thinking.delta"})
 RETRY_SECONDS = 0.5
+DEEPEST = 50
+# SQLSTATE classes of what is wrong with a write itself: its data, a constraint, a limit of the program.
+HOPELESS = ("22", "23", "54")
 
 
 @dataclass(slots=True)
@@ -94,7 +99,7 @@ class Recorder:
             await self._work.wait()
             rest = TICK - (monotonic() - written)
             if rest > 0 and not self._urgent.is_set():
-                await _either(self._urgent, rest)
+                await wait_for(self._urgent, rest)
             self._work.clear()
             self._urgent.clear()
             batch, self._waiting = self._waiting, []
@@ -104,30 +109,53 @@ class Recorder:
 
     async def _write(self, batch: list[Entry]) -> None:
         for entry in batch:
-            entry.ordinal = next(entry.lease.ordinals)
+            entry.ordinal = next(ORDINALS)
             entry.data = storable(entry.data)
-        text = json.dumps([_row(entry) for entry in batch])
-        while True:
-            try:
-                rows = await across_tenants(append_events, text)
-                break
-            except (DatabaseError, InterfaceError) as error:
-                logger.warning("The events could not be stored, trying again: %s", error)
-                await asyncio.sleep(RETRY_SECONDS)
-        events = [
+        try:
+            await self._store(batch)
+        except Error as error:
+            # One conversation of them can't be stored. The others must not suffer for it.
+            logger.error("The events of a write are refused: %s", error)
+            for conversation in {entry.lease.conversation for entry in batch}:
+                await self._store_apart([e for e in batch if e.lease.conversation == conversation])
+
+    async def _store_apart(self, batch: list[Entry]) -> None:
+        try:
+            await self._store(batch)
+        except Error as error:
+            logger.error("Conversation %s can't be stored: %s", batch[0].lease.conversation, error)
+            self._settle(batch, [None] * len(batch))
+
+    async def _store(self, batch: list[Entry]) -> None:
+        """Store and publish; raises what the database will never take."""
+        rows = await self._repeated(json.dumps([_row(entry) for entry in batch]))
+        await publish(
             wire(entry.lease.conversation, seq, entry.turn, entry.type, entry.data, at)
             for entry, (seq, at) in zip(batch, rows, strict=True)
             if seq is not None
-        ]
-        await publish(events)
-        for entry, (seq, _at) in zip(batch, rows, strict=True):
+        )
+        self._settle(batch, [seq for seq, _at in rows])
+
+    async def _repeated(self, batch: str) -> list[tuple[int | None, datetime]]:
+        while True:
+            try:
+                return await across_tenants(append_events, batch)
+            except Error as error:
+                if str(getattr(error.__cause__, "sqlstate", "")).startswith(HOPELESS):
+                    raise
+                logger.warning("The events could not be stored, trying again: %s", error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _settle(self, batch: list[Entry], seqs: list[int | None]) -> None:
+        for entry, seq in zip(batch, seqs, strict=True):
             if seq is None:
                 self._on_fenced(entry.lease.conversation)
             if entry.stored is not None and not entry.stored.done():
                 entry.stored.set_result(seq is not None)
 
 
-async def _either(event: asyncio.Event, seconds: float) -> None:
+async def wait_for(event: asyncio.Event, seconds: float | None) -> None:
+    """Return when the event is set, or the time is up."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -147,17 +175,25 @@ def _row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def storable(value: Any) -> Any:
-    """The same without what PostgreSQL's jsonb refuses: NUL and halves of surrogate pairs become U+FFFD."""
+def storable(value: Any, depth: int = 0) -> Any:
+    """The same as PostgreSQL's jsonb takes it, out of whatever a model or a tool wrote.
+
+    NUL and halves of surrogate pairs become U+FFFD, numbers that are none become text, and what is nested
+    deeper than any reader would follow is left out.
+    """
     if isinstance(value, str):
         clean = value.replace("\x00", "�")
         return (
             clean if clean.isascii() else clean.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         )
+    if isinstance(value, float):
+        return value if isfinite(value) else str(value)
+    if depth == DEEPEST and isinstance(value, dict | list | tuple):
+        return "…"
     if isinstance(value, dict):
-        return {storable(key): storable(item) for key, item in value.items()}
+        return {storable(key): storable(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [storable(item) for item in value]
+        return [storable(item, depth + 1) for item in value]
     return value
 
 

@@ -1,19 +1,19 @@
 """The runner: claims turns, keeps their conversations' leases, and runs them on the pool of live processes.
 
-Any number of them work beside each other; what they share is Postgres. A runner that could not renew its leases
-for half their time kills its processes itself: by then another one may hold them.
+Any number of them work beside each other; what they share is Postgres. A runner that could not renew a lease
+for half its time kills the process itself: by then another one may hold the conversation.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
 from channels.layers import get_channel_layer
-from django.db import DatabaseError, InterfaceError
+from django.db import Error
 from redis.exceptions import RedisError
 
 from claude_runner import EngineError, Pool, Proof, RunnerSettings
@@ -23,7 +23,7 @@ from conversations.launch import compose
 from conversations.leases import LEASE, Claim, Lease
 from conversations.models import Control, Conversation
 from conversations.nudges import ALL_RUNNERS, nudge_runners, publish, runner_group
-from conversations.recorder import Recorder
+from conversations.recorder import Recorder, wait_for
 from conversations.running import RunningTurn
 from conversations.transcripts import TranscriptStore
 from tenants.context import across_tenants, in_tenant
@@ -34,6 +34,8 @@ logger = logging.getLogger("parley.runner")
 LOOK_SECONDS = 1.0
 RENEW_SECONDS = LEASE.total_seconds() / 4
 FENCE_SECONDS = LEASE.total_seconds() / 2
+LAST_SECONDS = 5.0
+STARTING_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,14 @@ class Runner:
         self.leases: dict[UUID, Lease] = {}
         self.turns: dict[UUID, RunningTurn] = {}
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self._warming: set[UUID] = set()
         self._others: set[asyncio.Task[Any]] = set()
         self._look = asyncio.Event()
         self._draining = asyncio.Event()
-        self._renewed = monotonic()
+        # Held while a conversation is claimed or let go, so that no lease goes under a turn that has just begun.
+        self._holding = asyncio.Lock()
+        self._heeding = asyncio.Lock()
+        self._heeded: set[int] = set()
 
     # Its life ---------------------------------------------------------------------------------------------
 
@@ -71,7 +77,7 @@ class Runner:
             self._claim,
             self._look_regularly,
             self._renew,
-            self._watch_lease,
+            self._watch_leases,
             self.recorder.run,
         ]
         background = [asyncio.create_task(self._forever(loop), name=loop.__name__) for loop in loops]
@@ -89,18 +95,22 @@ class Runner:
         self._draining.set()
 
     async def _finish(self, seconds: float) -> None:
+        async with self._holding:
+            pass  # A claim that was on its way has become a turn.
+        # What waits here goes to others now; each conversation follows when its turn has ended.
+        idle = [self._let_go(conversation) for conversation in self.leases.keys() - self.turns.keys()]
+        await asyncio.gather(*idle, self._turns_end(seconds))
+        for turn in self.turns.values():
+            turn.interrupt()
+        await self._turns_end(LAST_SECONDS)
+        await self.pool.stop_all()
+        await self._turns_end(LAST_SECONDS)
+        await asyncio.gather(*self._others, return_exceptions=True)
+        await across_tenants(say_gone, self.host.name)
+
+    async def _turns_end(self, seconds: float) -> None:
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=seconds)
-        for conversation in list(self._tasks):
-            await self.pool.interrupt(str(conversation))
-        if self._tasks:
-            await asyncio.wait(self._tasks.values(), timeout=5)
-        await self.pool.stop_all()
-        for lease in list(self.leases.values()):
-            await across_tenants(leases.release_lease, self.host.name, lease)
-        await across_tenants(say_gone, self.host.name)
-        # Whoever stays takes over at once what was queued here.
-        await nudge_runners("", "turn")
 
     async def _forever(self, loop: Callable[[], Awaitable[None]]) -> None:
         """A loop outlives an outage of Postgres or of the channel layer; anything else is a bug and ends us.
@@ -111,7 +121,7 @@ class Runner:
             try:
                 await loop()
                 return
-            except (DatabaseError, InterfaceError, RedisError, OSError) as error:
+            except (Error, RedisError, OSError) as error:
                 logger.warning("%s: %s; trying again", loop.__name__, error)
                 await asyncio.sleep(LOOK_SECONDS)
             except Exception:
@@ -122,21 +132,33 @@ class Runner:
     # The queue --------------------------------------------------------------------------------------------
 
     async def _claim(self) -> None:
+        # Came here after a fault: what was claimed then without an answer is nobody's.
+        async with self._holding:
+            known = [turn.claim.turn for turn in self.turns.values()]
+            await across_tenants(leases.disown_turns, self.host.name, known)
         while not self._draining.is_set():
-            await self._look.wait()
+            if await self._claim_one():
+                continue
+            # While others start, room comes without anybody saying so.
+            await wait_for(self._look, LOOK_SECONDS / 10 if self._starting() else None)
             self._look.clear()
-            while not self._draining.is_set():
-                claim = await across_tenants(leases.claim_turn, self.host.name, self._room())
-                if claim is None:
-                    break
-                self._begin(claim)
+
+    async def _claim_one(self) -> bool:
+        async with self._holding:
+            asked = monotonic()
+            claim = await across_tenants(leases.claim_turn, self.host.name, self._room())
+            if claim is not None:
+                self._begin(claim, asked)
+        return claim is not None
+
+    def _starting(self) -> int:
+        return sum(str(conversation) not in self.pool.live() for conversation in self.turns)
 
     def _room(self) -> bool:
-        coming = sum(str(conversation) not in self.pool.live() for conversation in self.turns)
-        return self.pool.room() and coming < 2
+        return self.pool.room() and self._starting() < STARTING_AT_ONCE
 
-    def _begin(self, claim: Claim) -> None:
-        lease = self._lease(claim.tenant, claim.conversation, claim.epoch)
+    def _begin(self, claim: Claim, asked: float) -> None:
+        lease = self._lease(claim.tenant, claim.conversation, claim.epoch, asked)
         turn = RunningTurn(claim, lease, self.pool, self.recorder, self.host.name)
         self.turns[claim.conversation] = turn
         self._tasks[claim.conversation] = asyncio.create_task(self._run(turn), name=f"turn {claim.turn}")
@@ -146,20 +168,19 @@ class Runner:
         try:
             await publish([turn.claim.started])
             await turn.run()
-        except Exception:
-            logger.exception("Turn %s broke", turn.claim.turn)
-            # Without its lease renewed, the turn is ended as lost in seconds.
-            self._overtaken(conversation)
         finally:
             if self.turns.get(conversation) is turn:
                 del self.turns[conversation]
                 del self._tasks[conversation]
             self._look.set()
+            if self._draining.is_set():
+                self._spawn(self._let_go(conversation))
 
-    def _lease(self, tenant: UUID, conversation: UUID, epoch: int) -> Lease:
+    def _lease(self, tenant: UUID, conversation: UUID, epoch: int, asked: float) -> Lease:
         held = self.leases.get(conversation)
-        if held is None or held.epoch != epoch:
-            held = self.leases[conversation] = Lease(tenant, conversation, epoch)
+        if held is None or held.epoch < epoch:
+            held = self.leases[conversation] = Lease(tenant, conversation, epoch, asked)
+        held.renewed = max(held.renewed, asked)
         return held
 
     async def _look_regularly(self) -> None:
@@ -180,30 +201,34 @@ class Runner:
             asked = monotonic()
             held = list(self.leases.values())
             kept = await across_tenants(leases.renew_leases, self.host.name, held) if held else set()
-            self._renewed = asked
             for lease in held:
-                if lease.conversation not in kept and self.leases.get(lease.conversation) is lease:
+                if lease.conversation in kept:
+                    lease.renewed = asked
+                elif self.leases.get(lease.conversation) is lease:
                     self._overtaken(lease.conversation)
-            proof = self.host.proof
-            await across_tenants(
-                say_alive,
-                self.host.name,
-                proof.tier,
-                proof.reason,
-                self.host.cli_version,
-                len(self.pool.live()),
-            )
+            self._let_idle_go()
+            await self._say_alive()
             await asyncio.sleep(RENEW_SECONDS)
 
-    async def _watch_lease(self) -> None:
+    async def _say_alive(self) -> None:
+        proof, processes = self.host.proof, len(self.pool.live())
+        await across_tenants(
+            say_alive, self.host.name, proof.tier, proof.reason, self.host.cli_version, processes
+        )
+
+    async def _watch_leases(self) -> None:
         while True:
             await asyncio.sleep(FENCE_SECONDS / 10)
-            if self.leases and monotonic() - self._renewed > FENCE_SECONDS:
+            due = monotonic() - FENCE_SECONDS
+            late = [lease.conversation for lease in self.leases.values() if lease.renewed < due]
+            if late:
                 logger.warning(
-                    "The leases could not be renewed for %.0f s: stopping all processes", FENCE_SECONDS
+                    "%d leases could not be renewed for %.0f s: stopping their processes",
+                    len(late),
+                    FENCE_SECONDS,
                 )
-                for conversation in list(self.leases):
-                    self._overtaken(conversation)
+            for conversation in late:
+                self._overtaken(conversation)
 
     def _overtaken(self, conversation: UUID) -> None:
         """Another runner may hold it: stop at once, write nothing more."""
@@ -212,19 +237,48 @@ class Runner:
 
     async def _abandon(self, conversation: UUID) -> None:
         task = self._tasks.get(conversation)
-        if task is not None and task is not asyncio.current_task():
+        if task is not None:
             task.cancel()
-        await self.pool.stop(str(conversation))
+        await self.pool.stop(str(conversation), gently=False)
 
     def _evicted(self, conversation: str) -> None:
-        lease = self.leases.pop(UUID(conversation), None)
-        if lease is not None:
-            self._spawn(across_tenants(leases.release_lease, self.host.name, lease))
+        self._spawn(self._let_go(UUID(conversation)))
 
-    def _spawn(self, work: Awaitable[Any]) -> None:
-        task = asyncio.ensure_future(work)
+    def _let_idle_go(self) -> None:
+        """A conversation whose process ended by itself is as well off anywhere."""
+        for conversation in list(self.leases):
+            if not self._uses(conversation):
+                self._spawn(self._let_go(conversation))
+
+    def _uses(self, conversation: UUID) -> bool:
+        return (
+            conversation in self.turns
+            or conversation in self._warming
+            or str(conversation) in self.pool.live()
+        )
+
+    async def _let_go(self, conversation: UUID) -> None:
+        """Give a conversation back, unless a turn of it runs here."""
+        if self._draining.is_set() and conversation not in self.turns:
+            await self.pool.stop(str(conversation))
+        async with self._holding:
+            lease = self.leases.get(conversation)
+            if lease is None or self._uses(conversation):
+                return
+            if await across_tenants(leases.release_lease, self.host.name, lease):
+                del self.leases[conversation]
+        if self._draining.is_set():
+            await nudge_runners("", "turn")
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
         self._others.add(task)
-        task.add_done_callback(self._others.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._others.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logger.warning("Left undone: %r", error)
 
     # What people want -------------------------------------------------------------------------------------
 
@@ -245,16 +299,26 @@ class Runner:
                     self._spawn(self._warm(UUID(message["tenant"]), UUID(message["conversation"])))
 
     async def _take_controls(self) -> None:
-        for control in await across_tenants(leases.take_controls, self.host.name):
-            conversation, data = UUID(control["conversation"]), control["data"]
-            turn = self.turns.get(conversation)
-            match control["kind"]:
-                case Control.Kind.INTERRUPT if turn and str(turn.claim.turn) == control["turn"]:
-                    self._spawn(self.pool.interrupt(str(conversation)))
-                case Control.Kind.PERMISSION if turn:
-                    turn.answer(data["request"], data["decision"], data["message"], data["by"])
-                case Control.Kind.SET:
-                    self._spawn(self._set(str(conversation), data))
+        async with self._heeding:
+            heeded = list(self._heeded)
+            controls = await across_tenants(leases.take_controls, self.host.name, heeded)
+            self._heeded.difference_update(heeded)
+            self._heeded.update(control["id"] for control in controls if self._heed(control))
+
+    def _heed(self, control: dict[str, Any]) -> bool:
+        """Do it; false where its turn is not here yet."""
+        conversation, data = UUID(control["conversation"]), control["data"]
+        if control["kind"] == Control.Kind.SET:
+            self._spawn(self._set(str(conversation), data))
+            return True
+        turn = self.turns.get(conversation)
+        if turn is None or str(turn.claim.turn) != control["turn"]:
+            return False
+        if control["kind"] == Control.Kind.INTERRUPT:
+            turn.interrupt()
+        else:
+            turn.answer(data["request"], data["decision"], data["message"], data["by"])
+        return True
 
     async def _set(self, conversation: str, data: dict[str, str]) -> None:
         if "model" in data:
@@ -264,20 +328,23 @@ class Runner:
 
     async def _warm(self, tenant: UUID, conversation: UUID) -> None:
         """Have a process ready before the first message. What hinders it, the message itself will say."""
-        if self._draining.is_set() or str(conversation) in self.pool.live() or not self._room():
+        if self._draining.is_set() or self._uses(conversation) or not self._room():
             return
-        epoch = await across_tenants(leases.take_lease, self.host.name, tenant, conversation)
-        if epoch is None:
-            return
-        lease = self._lease(tenant, conversation, epoch)
+        self._warming.add(conversation)
         try:
+            await self._warm_up(tenant, conversation)
+        except (ApiError, EngineError, Error) as error:
+            logger.info("Conversation %s was not warmed up: %s", conversation, error)
+        finally:
+            self._warming.discard(conversation)
+
+    async def _warm_up(self, tenant: UUID, conversation: UUID) -> None:
+        asked = monotonic()
+        epoch = await across_tenants(leases.take_lease, self.host.name, tenant, conversation)
+        if epoch is not None:
+            self._lease(tenant, conversation, epoch, asked)
             launch = await in_tenant(tenant, compose_for_author, tenant, conversation)
             await self.pool.warm(launch.spec, launch.upstream, TranscriptStore(tenant, conversation, epoch))
-        except (ApiError, EngineError) as error:
-            logger.info("Conversation %s was not warmed up: %s", conversation, error)
-        if str(conversation) not in self.pool.live() and conversation not in self.turns:
-            self.leases.pop(conversation, None)
-            await across_tenants(leases.release_lease, self.host.name, lease)
 
 
 def compose_for_author(tenant: UUID, conversation: UUID) -> Any:

@@ -6,19 +6,21 @@ from contextlib import aclosing
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.db import DatabaseError
+from django.db import Error
 from django.utils.translation import gettext as _
 
 from claude_runner import Answer, Pool, Question, ToolFinished, TurnEnd
 from conversations.launch import Launch, compose, content_of
 from conversations.leases import Claim, Lease
 from conversations.models import Conversation
-from conversations.recorder import Recorder
+from conversations.recorder import RETRY_SECONDS, Recorder
 from conversations.transcripts import TranscriptStore
 from tenants.context import in_tenant
 from tenants.errors import ApiError
 
 logger = logging.getLogger("parley.runner")
+
+INSIST_SECONDS = 0.1
 
 
 class RunningTurn:
@@ -32,18 +34,42 @@ class RunningTurn:
         self._runner = runner
         self._questions: dict[str, asyncio.Future[tuple[Answer, str]]] = {}
         self._files_noted = claim.files_on == runner
+        self._interrupting: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Returns once the turn's last event is stored, or refused because another host took over."""
         try:
             launch, content = await in_tenant(self.claim.tenant, self._prepare)
+            if self._interrupting is None:
+                await self._follow(launch, content)
+            else:
+                await self._end("turn.interrupted", _nothing("interrupted"))
         except ApiError as error:
             await self._fail(error.type, str(error))
-        except DatabaseError as error:
+        except Error as error:
             logger.warning("Turn %s could not be prepared: %s", self.claim.turn, error)
             await self._fail("api_error", _("The database did not answer. Send the message again."))
-        else:
-            await self._follow(launch, content)
+        except Exception:
+            # A border: a turn ends with a sentence, whatever broke.
+            logger.exception("Turn %s broke", self.claim.turn)
+            await self._fail(
+                "api_error",
+                _("Something went wrong in the runner. Send the message again; its log has more."),
+            )
+        finally:
+            if self._interrupting is not None:
+                self._interrupting.cancel()
+
+    def interrupt(self) -> None:
+        """Have it end within seconds, however far it has come."""
+        if self._interrupting is None:
+            self._interrupting = asyncio.create_task(self._insist())
+
+    async def _insist(self) -> None:
+        # The engine stops what runs, and knows nothing of a turn that is only about to: say it until it ends.
+        while True:
+            await self._pool.interrupt(str(self.claim.conversation))
+            await asyncio.sleep(INSIST_SECONDS)
 
     def _prepare(self) -> tuple[Launch, Any]:
         if self.claim.files_on not in ("", self._runner):
@@ -75,8 +101,8 @@ class RunningTurn:
         await self._recorder.record_last(self.lease, self.claim.turn, kind, data)
 
     async def _fail(self, kind: str, message: str) -> None:
-        says = {"stop_reason": "error", "usage": {}, "cost_usd": 0.0, "timing": {}}
-        await self._end("turn.failed", says | {"error": {"type": kind, "message": message}})
+        says = _nothing("error") | {"error": {"type": kind, "message": message}}
+        await self._end("turn.failed", says)
 
     async def _ask(self, question: Question) -> Answer:
         """Put a question to the people, and wait as long as they need."""
@@ -107,13 +133,24 @@ class RunningTurn:
             future.set_result((Answer(decision, message), by))
 
     async def _note_files(self) -> None:
-        """Say that the conversation's files are on this host, as soon as there are any."""
-        if self._files_noted or not self._pool.has_files(str(self.claim.conversation)):
-            return
-        self._files_noted = True
-        await in_tenant(
-            self.claim.tenant, note_files, self.claim.conversation, self.claim.epoch, self._runner
-        )
+        """Say that the conversation's files are on this host, as soon as there are any.
+
+        Not to be left out: another host would go on without them.
+        """
+        while not self._files_noted and self._pool.has_files(str(self.claim.conversation)):
+            try:
+                await in_tenant(
+                    self.claim.tenant, note_files, self.claim.conversation, self.claim.epoch, self._runner
+                )
+                self._files_noted = True
+            except Error as error:
+                logger.warning("Where files are could not be noted, trying again: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+def _nothing(stop_reason: str) -> dict[str, Any]:
+    """What the last event of a turn says that used nothing."""
+    return {"stop_reason": stop_reason, "usage": {}, "cost_usd": 0.0, "timing": {}}
 
 
 def note_files(conversation: UUID, epoch: int, runner: str) -> None:

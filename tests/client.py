@@ -114,7 +114,8 @@ class Socket:
 
     def until(self, *kinds: str, seconds: float = 20, count: int = 1) -> list[Event]:
         """All frames up to the `count`-th of one of these types."""
-        heard, deadline = [], time.monotonic() + seconds
+        heard: list[Event] = []
+        deadline = time.monotonic() + seconds
         while count:
             heard.append(self.hear(max(0.0, deadline - time.monotonic())))
             count -= heard[-1]["type"] in kinds
@@ -126,7 +127,8 @@ class Socket:
 
     def until_text(self, words: int, seconds: float = 20) -> list[Event]:
         """All frames until this many words were said."""
-        heard, deadline = [], time.monotonic() + seconds
+        heard: list[Event] = []
+        deadline = time.monotonic() + seconds
         while len(text_of(heard).split()) < words:
             heard.append(self.hear(max(0.0, deadline - time.monotonic())))
             assert heard[-1]["type"] not in ENDS, heard[-1]

@@ -17,7 +17,8 @@ FUNCTIONS = {
     "renew_leases": ("runner text, lease interval, ids uuid[], epochs bigint[]", "SETOF uuid"),
     "release_lease": ("runner text, of_conversation uuid, of_epoch bigint", "boolean"),
     "end_lost_turns": ("", "SETOF jsonb"),
-    "take_controls": ("runner text", "SETOF jsonb"),
+    "disown_turns": ("runner text, known uuid[]", "void"),
+    "take_controls": ("runner text, done bigint[]", "SETOF jsonb"),
 }
 SMALL_FUNCTIONS = {
     "expire_leases": (

@@ -1,7 +1,8 @@
 -- Gives `runner` the oldest queued turn that it may run, or nothing. Takes or renews the lease on the
 -- conversation, raises the epoch on a takeover, and writes `turn.started`, all in one statement's time.
 -- Without `take_new` only conversations that the runner holds already are looked at (it has no room).
--- A conversation whose files lie on another host that is alive is left to that host.
+-- A conversation whose files lie on another host is left to that host while it lives, and for as long as a
+-- restart takes.
 DECLARE
     picked record;
     started timestamptz := clock_timestamp();
@@ -20,9 +21,10 @@ BEGIN
             AND (other.state IN ('running', 'waiting') OR (other.state = 'queued' AND other.number < t.number)))
       AND ((c.holder = runner AND c.lease_until > started)
            OR (take_new AND (c.holder IN ('', runner))
-               AND (c.files_on IN ('', runner) OR NOT EXISTS (
-                   SELECT 1 FROM conversations_runnerhost h
-                   WHERE h.name = c.files_on AND h.seen_at > started - interval '15 seconds'))))
+               AND (c.files_on IN ('', runner)
+                    OR (t.created_at < started - interval '15 seconds' AND NOT EXISTS (
+                        SELECT 1 FROM conversations_runnerhost h
+                        WHERE h.name = c.files_on AND h.seen_at > started - interval '15 seconds')))))
     ORDER BY t.created_at
     LIMIT 1
     FOR UPDATE OF c, t SKIP LOCKED;

@@ -1,11 +1,15 @@
 -- Lets `runner` hold a conversation without a turn, to warm it up. Answers the epoch, or null when another
--- runner holds it, its files lie elsewhere, or a lost turn of a former holder is still to be ended.
+-- runner holds it, its files lie elsewhere, or a turn runs: that one has its process, or is lost and still to be
+-- ended, which renewing its lease would prevent.
 DECLARE
     picked record;
 BEGIN
     SELECT c.epoch, c.holder, c.lease_until INTO picked FROM conversations_conversation c
     WHERE c.id = of_conversation AND c.tenant_id = of_tenant AND c.holder IN ('', runner)
       AND c.files_on IN ('', runner)
+      AND NOT EXISTS (
+          SELECT 1 FROM conversations_turn t
+          WHERE t.conversation_id = c.id AND t.state IN ('running', 'waiting'))
     FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN NULL;

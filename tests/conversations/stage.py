@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from conversations import leases
 from conversations.events import Wire, all_events
-from conversations.leases import Claim, Lease
+from conversations.leases import ORDINALS, Claim, Lease
 from conversations.models import Turn
 from conversations.recorder import append_events
 from conversations.turns import Submission, Submitted, submit
@@ -57,7 +57,7 @@ class Hands:
             "tenant": str(self.lease.tenant),
             "conversation": str(self.lease.conversation),
             "epoch": self.lease.epoch,
-            "ordinal": next(self.lease.ordinals) if ordinal is None else ordinal,
+            "ordinal": next(ORDINALS) if ordinal is None else ordinal,
             "turn": str(self.claim.turn),
             "type": kind,
             "data": data,

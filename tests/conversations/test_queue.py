@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from conversations import leases
 from conversations.leases import Claim, Lease
-from conversations.models import Conversation, RunnerHost, TurnState
+from conversations.models import Conversation, RunnerHost, Turn, TurnState
 from tenants.context import tenant_context
 from tests.cast import House, Person
 from tests.conversations.stage import Hands, events_of, kinds, say, turn_of
@@ -147,6 +147,9 @@ def test_a_conversation_whose_files_lie_on_a_live_host_is_left_to_it(house: Hous
     assert submitted.conversation not in {claim.conversation for claim in _claim_all(stranger_runner)}
     assert leases.take_lease(stranger_runner, caller.tenant_id, submitted.conversation) is None
     RunnerHost.objects.filter(name=keeper).update(seen_at=now - timedelta(minutes=1))
+    assert submitted.conversation not in {claim.conversation for claim in _claim_all(stranger_runner)}
+    with tenant_context(caller.tenant_id):  # It had the time to come back.
+        Turn.objects.filter(id=submitted.turn).update(created_at=now - timedelta(seconds=16))
     assert submitted.conversation in {claim.conversation for claim in _claim_all(stranger_runner)}
 
 
