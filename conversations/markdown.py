@@ -1,9 +1,7 @@
 """Markdown of the model's answers, made safe, one top-level block at a time.
 
-A growing text is cut by `split_blocks()` into blocks that no later text can change and an open tail; each
-finished block is rendered once by `render_block()`. A reload cuts the same text at the same places, so it gets
-the same HTML. The price: what reaches across blocks does not exist here. Reference definitions stay visible
-text, and a list is open until something that is no list follows it.
+`blocks` cuts a text into finished blocks; each is rendered once by `render_block()`. What reaches across blocks
+does not exist here: reference definitions stay visible text.
 
 Raw HTML is shown as text; nh3 goes over everything once more with a list of what may stay.
 """
@@ -28,6 +26,8 @@ from pygments.lexers import get_lexer_by_name
 from pygments.token import STANDARD_TYPES
 from pygments.util import ClassNotFound
 
+from conversations.blocks import dialect
+
 MAX_HIGHLIGHTED = 40_000  # characters of one code block; longer ones stay uncoloured
 MAX_RENDERED = 200_000  # characters of one block; longer ones stay plain text
 
@@ -42,9 +42,6 @@ _VISIBLE: dict[int, str] = (
     | {0x0D: ""}
 )
 
-_ENDED_BY_BLANK_LINE = {"paragraph_open", "table_open", "blockquote_open"}
-_ENDED_AT_ONCE = {"heading_open", "hr"}
-_OPENING_FENCE = re.compile(r" {0,3}(?:(`{3,})[^`\n]*|(~{3,})[^\n]*)\n")
 _SAFE_LINK = re.compile(r"(https?://|mailto:)", re.IGNORECASE)
 
 
@@ -53,66 +50,11 @@ def visible(text: str) -> str:
     return text.translate(_VISIBLE)
 
 
-def split_blocks(text: str) -> tuple[list[str], str]:
-    """Cut a text into finished top-level blocks (sources) and the open tail.
-
-    Only whole lines count, so that feeding a text in any pieces, each time what is left open plus the next
-    piece, gives the same blocks. Costs a parse of the block structure of `text`: give it the open tail only.
-    """
-    if "\n" not in text or _inside_fence(text):
-        return [], text
-    *lines, partial = text.split("\n")
-    tokens = [token for token in _structure.parse("\n".join(lines)) if token.level == 0 and token.map]
-    if not tokens:
-        return [], partial
-    starts = [token.map[0] for token in tokens if token.map]
-    ends = [*starts[1:], len(lines)]
-    blocks = ["\n".join(lines[start:end]) + "\n" for start, end in zip(starts, ends, strict=True)]
-    if not _is_ended(tokens[-1], blocks[-1]):
-        return _trimmed(blocks[:-1]), blocks[-1] + partial
-    return _trimmed(blocks), partial
-
-
-def is_fence(tail: str) -> bool:
-    """Whether an open tail is a block of code."""
-    return _OPENING_FENCE.match(tail) is not None
-
-
-def finish_blocks(tail: str) -> list[str]:
-    """The blocks of an open tail to which nothing will be added any more."""
-    blocks, rest = split_blocks(f"{tail}\n")
-    return [*blocks, rest] if rest.strip() else blocks
-
-
 def render_block(source: str) -> SafeString:
     """One finished block as HTML. Cached in the process by source and language."""
     if len(source) > MAX_RENDERED:
         return mark_safe(f'<p class="plain">{escape(source)}</p>')
     return _render(source, get_language())
-
-
-def _trimmed(blocks: list[str]) -> list[str]:
-    """Without the blank lines at the end: how many of them there are depends on when the text came."""
-    return [block.rstrip(" \t\n") + "\n" for block in blocks]
-
-
-def _inside_fence(text: str) -> bool:
-    """Whether the text is one code fence that has not been closed: the quick way out for long code."""
-    opening = _OPENING_FENCE.match(text)
-    if not opening:
-        return False
-    marker = opening[1] or opening[2]
-    closing = rf"^ {{0,3}}{re.escape(marker[0])}{{{len(marker)},}}[ \t]*\n"
-    return not re.search(closing, text[opening.end() :], re.MULTILINE)
-
-
-def _is_ended(last: Token, source: str) -> bool:
-    """Whether no further line can belong to the last block."""
-    if last.type == "fence":
-        return not _inside_fence(source)
-    if last.type in _ENDED_AT_ONCE:
-        return True
-    return last.type in _ENDED_BY_BLANK_LINE and not source.split("\n")[-2].strip(" \t")
 
 
 @lru_cache(maxsize=4096)
@@ -211,9 +153,7 @@ def _defuse_links(children: list[Token]) -> None:
 
 
 def _parser() -> MarkdownIt:
-    markdown = (
-        MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("reference")
-    )
+    markdown = dialect()
     markdown.validateLink = lambda url: True  # type: ignore[method-assign]  # _defuse_links decides
     markdown.core.ruler.push("modest", lambda state: _modest(markdown, state.tokens))
     markdown.add_render_rule("fence", _code)
@@ -224,11 +164,4 @@ def _parser() -> MarkdownIt:
     return markdown
 
 
-def _structure_parser() -> MarkdownIt:
-    markdown = _parser()
-    markdown.core.ruler.enableOnly(["normalize", "block"])
-    return markdown
-
-
 _markdown = _parser()
-_structure = _structure_parser()

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 
-from conversations.markdown import finish_blocks, is_fence, render_block, split_blocks, visible
+from conversations.blocks import finish_blocks, is_fence, split_blocks
+from conversations.markdown import render_block, visible
 from conversations.tool_lines import ToolLine, one_line
 
 type Patch = dict[str, str]

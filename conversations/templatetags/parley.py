@@ -1,6 +1,7 @@
 """Tags and filters of the pages: icons, and texts of others made inert."""
 
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from django import template
@@ -18,6 +19,7 @@ register = template.Library()
 
 
 @register.simple_tag
+@cache
 def icon(name: str) -> SafeString:
     """An icon of the sprite, hidden from screen readers: the text beside it says what it means."""
     return format_html(

@@ -6,12 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversations.markdown import MAX_RENDERED, finish_blocks, render_block, split_blocks, visible
+from conversations import blocks
+from conversations.blocks import finish_blocks, split_blocks
+from conversations.markdown import MAX_RENDERED, render_block, visible
 
 PIECES = [
     "word", "**bold**", "a | b", "--- | ---", "1 | 2", "```", "```py", "~~~", "````", "- item", "  - inner",
     "1. one", "2) two", "> quote", "# Title", "===", "---", "    code", "[a]: /b", "<div>", "\\", "***", " ", "\t",
-    "|", "`x`", "``` a`b", "\u2028", "\u00a0", "   ```", "    ```",
+    "|", "`x`", "``` a`b", "\u2028", "\u00a0",
+    "- - -", "- a | b", "  --|--", "--|--", "- ", "-", "* x", "10. ten", "   deep", "|a|", "|-|", "|b|c|", "é",
+    "   ```", "    ```",
 ]  # fmt: skip
 TEXTS = st.lists(st.sampled_from([*PIECES, "\n", "\n", "\n\n"]), max_size=30).map("".join)
 
@@ -31,6 +35,17 @@ def test_a_text_is_cut_alike_however_it_arrives(text: str, data: st.DataObject) 
     pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     assert blocks_of(pieces) == blocks_of([text])
     assert blocks_of(list(text)) == blocks_of([text])
+
+
+LINES = st.lists(st.sampled_from(PIECES), max_size=12).map("\n".join)
+
+
+@given(st.one_of(TEXTS, LINES))
+def test_the_quick_way_tells_what_a_parse_tells(text: str) -> None:
+    quick = split_blocks(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "_is_one_open_block", lambda text: False)
+        assert split_blocks(text) == quick
 
 
 @given(TEXTS)
