@@ -126,7 +126,7 @@ def test_a_conversation_is_shown_as_it_stands(house: House) -> None:
     found = page(house.member.client, f"/t/{house.slug}/c/{conversation}/")
     [turn] = found.xpath("//article[@class='turn']")
     assert turn.get("data-state") == "completed"
-    assert text_of(turn.xpath(".//section[@class='prompt']")[0]) == "hello <b>"
+    assert text_of(turn.xpath(".//*[@class='bubble']")[0]) == "hello <b>"
     assert text_of(turn.xpath(".//*[@class='parts']")[0]) == "Good day. Bye"
     [dock] = found.xpath("//*[@id='thread']")
     assert dock.get("data-conversation") == str(conversation) and dock.get("data-state") == "idle"
