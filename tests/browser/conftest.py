@@ -90,8 +90,22 @@ class Visitor:
         ]  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+def sign_in(context: BrowserContext, installation: Installation, page: Page | None = None) -> Page:
+    """Come through the entrance, on a page that stands there or on a new one."""
+    if page is None:
+        page = context.new_page()
+        page.goto(installation.webs[0].url)
+    page.get_by_label("E-mail").fill(installation.first_run["email"])
+    page.get_by_label("Password").fill(installation.first_run["password"])
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/t/**")
+    expect(page.locator("#thread")).to_have_attribute("data-connection", "open")
+    return page
+
+
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
+    """As long as tests of this folder run: its event loop would stand in the way of asynchronous tests."""
     expect.set_options(timeout=SLOW_MACHINE)
     with sync_playwright() as playwright:
         flags = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
@@ -100,16 +114,11 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def signed_in(chromium: Browser, installation: Installation) -> Any:
     """The cookies of a person who came through the entrance."""
     context = chromium.new_context()
-    page = context.new_page()
-    page.goto(installation.webs[0].url)
-    page.get_by_label("E-mail").fill(installation.first_run["email"])
-    page.get_by_label("Password").fill(installation.first_run["password"])
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("**/t/**")
+    sign_in(context, installation)
     state = context.storage_state()
     context.close()
     return state
