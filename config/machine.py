@@ -152,7 +152,7 @@ class Machine:
         known = None
         if earlier.get("made_with") == made_with:
             known = DatabaseUrls(app=earlier["database_url"], owner=earlier["database_owner_url"])
-        return provision(plan.database_url, urlsplit(plan.database_url).path.strip("/") or DATABASE, known)
+        return provision(plan.database_url, _database_of(plan.database_url), known)
 
     def _start_model(self) -> None:
         port = urlsplit(self.urls["model_url"]).port
@@ -217,3 +217,9 @@ class Machine:
             if not kept.child.alive:
                 raise NotReady(f"{kept.child.name} ended at its start; the lines above say why.")
         return not self.stop.wanted.is_set()
+
+
+def _database_of(admin_url: str) -> str:
+    """The database that an administrator's URL means: its own, unless that is the server's."""
+    name = urlsplit(admin_url).path.strip("/")
+    return DATABASE if name in ("", "postgres", "template1") else name

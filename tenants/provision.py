@@ -122,14 +122,19 @@ def _exists(admin: Connection, role: str) -> bool:
 
 
 def _make_database(admin: Connection, database: str) -> None:
-    """Outside a transaction, as PostgreSQL wants it."""
-    if admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone():
+    """Make it, or hand it to its owner's role. Outside a transaction, as PostgreSQL wants it."""
+    owned_by = admin.execute(
+        "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", [database]
+    ).fetchone()
+    owner = f"{database}_owner"
+    if owned_by == (owner,):
         return
-    admin.execute(
-        sql.SQL("CREATE DATABASE {} OWNER {} ENCODING 'UTF8' TEMPLATE template0").format(
-            sql.Identifier(database), sql.Identifier(f"{database}_owner")
-        )
+    text = (
+        "ALTER DATABASE {} OWNER TO {}"
+        if owned_by
+        else "CREATE DATABASE {} OWNER {} ENCODING 'UTF8' TEMPLATE template0"
     )
+    admin.execute(sql.SQL(text).format(sql.Identifier(database), sql.Identifier(owner)))
 
 
 GRANTS = """

@@ -111,6 +111,14 @@ def test_an_admin_who_is_no_superuser_is_enough(servers: TestServers, name: str)
             superuser.execute(f"DROP ROLE {role}".encode())
 
 
+def test_a_database_that_is_there_is_handed_to_its_owner(servers: TestServers, name: str) -> None:
+    with servers.as_admin() as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    urls = provision(servers.embedded.admin_database_url, name)
+    does(urls.owner, "CREATE TABLE t (id int)")
+    does(urls.app, "INSERT INTO t VALUES (1)")
+
+
 def test_who_may_not_is_told_what_it_takes(servers: TestServers, name: str) -> None:
     with pytest.raises(ProvisionError, match="CREATEROLE and CREATEDB"):
         provision(servers.urls.app, name)
