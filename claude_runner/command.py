@@ -3,6 +3,7 @@
 from claude_runner.sandbox import Inside
 from claude_runner.spec import LaunchSpec, RunnerSettings
 
+PROMPT_FILE = "system-prompt"
 # The CLI takes this as: whoever is behind the socket adds the real credential.
 PLACEHOLDER = "ssh-placeholder"
 CREDENTIAL_VARIABLES = {
@@ -29,7 +30,8 @@ def arguments(spec: LaunchSpec, paths: Inside, *, resume: bool) -> list[str]:
         f"{session}={spec.conversation}",
         *([f"--tools={','.join(spec.tools)}"] if spec.tools else []),
         *([f"--model={spec.model}"] if spec.model else []),
-        *([f"--append-system-prompt={spec.system_prompt}"] if spec.system_prompt else []),
+        # Not as an argument: those end at 128 KiB, and the host's process list shows them.
+        *([f"--append-system-prompt-file={paths.config / PROMPT_FILE}"] if spec.system_prompt else []),
     ]
 
 

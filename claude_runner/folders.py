@@ -11,6 +11,7 @@ SANDBOX_DIR/            0711, ours
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -54,6 +55,13 @@ class Place:
 
     def make(self, path: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
+        self.own(path)
+
+    def write(self, path: Path, parts: Iterable[str]) -> None:
+        """A new file for the conversation's uid alone; never through a link, never over what is there."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.writelines(parts)
         self.own(path)
 
     def fresh_config(self) -> None:

@@ -23,7 +23,7 @@ from claude_agent_sdk import (
 
 from claude_runner import faults
 from claude_runner.child import Child, uncancelled
-from claude_runner.command import arguments, environment
+from claude_runner.command import PROMPT_FILE, arguments, environment
 from claude_runner.errors import EngineError, StartFailed
 from claude_runner.events import Event
 from claude_runner.folders import Place
@@ -155,6 +155,8 @@ class Process:
     async def _connect(self) -> None:
         await self._gateway.start(self.place)
         memory = await restore(self._store, self.spec.conversation, self.place, self._paths.workspace)
+        if self.spec.system_prompt:
+            self.place.write(self.place.config / PROMPT_FILE, [self.spec.system_prompt])
         self._resume = memory.found
         self._bill.start_from(memory.cost, memory.model_usage)
         await self._client.connect()

@@ -1,7 +1,6 @@
 """The CLI's memory of a conversation: the store is the truth, the local file is rebuilt at each start."""
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -78,10 +77,7 @@ def _write_agent(place: Place, path: Path, entries: Iterable[Any]) -> None:
 def _write(place: Place, path: Path, entries: Iterable[Any]) -> None:
     for folder in reversed(path.relative_to(place.config).parents[:-1]):
         place.make(place.config / folder)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
-    place.own(path)
+    place.write(path, (json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries))
 
 
 def _folder_name(workspace: Path) -> str:

@@ -322,6 +322,12 @@ async def _nobody(_question: Question) -> Answer:
     raise AssertionError("nobody should be asked")
 
 
+async def test_a_long_prompt_is_taken(engine: Engine, model: ScriptedModel) -> None:
+    long = engine.about(system_prompt="a rule; " * 40_000)
+    assert (await long.say("echo fine")).text == "fine"
+    assert any(b"a rule; " * 40_000 in request.raw for request in model.requests)
+
+
 async def test_another_prompt_takes_another_process(
     engine: Engine, model: ScriptedModel, all_gone: Callable[[list[int]], bool]
 ) -> None:
@@ -330,4 +336,5 @@ async def test_another_prompt_takes_another_process(
     said = await engine.about(system_prompt="Canary: be brief.").say("recall")
     assert "remember me" in said.text
     assert any(b"Canary: be brief." in request.raw for request in model.requests)
+    assert not any("Canary" in command_of(pid) for pid in engine.process_ids())
     assert all_gone(before)
