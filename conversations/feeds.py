@@ -29,7 +29,10 @@ PATIENCE = 1.0
 
 
 class Feed:
-    """One reader's place in one conversation. Use as `async with Feed(...) as feed: async for batch in feed`."""
+    """One reader's place in one conversation. Use as `async with Feed(...) as feed: async for batch in feed`.
+
+    It ends when the conversation was deleted, and only then.
+    """
 
     def __init__(self, tenant: UUID, conversation: UUID, after: int) -> None:
         self.tenant = tenant
@@ -37,6 +40,7 @@ class Feed:
         self.cursor = after
         self._heard: deque[list[Wire]] = deque()
         self._behind = True
+        self._ended = False
         self._news = asyncio.Event()
         self._news.set()
 
@@ -63,8 +67,13 @@ class Feed:
             self._behind = True
         self._news.set()
 
+    def end(self) -> None:
+        """The conversation was deleted: nothing more comes."""
+        self._ended = True
+        self._news.set()
+
     async def __aiter__(self) -> AsyncIterator[list[Wire]]:
-        while True:
+        while not self._ended:
             await self._news.wait()
             self._news.clear()
             while batch := await self._next():
@@ -165,8 +174,14 @@ class Hub:
             await asyncio.sleep(WATCH_SECONDS)
             if not self._feeds:
                 continue
-            for conversation, last_seq in await across_tenants(_last_seqs, list(self._feeds)):
+            asked = list(self._feeds)
+            found = dict(await across_tenants(_last_seqs, asked))
+            for conversation, last_seq in found.items():
                 self._tell(conversation, last_seq, [])
+            for deleted in asked:
+                if deleted not in found:
+                    for feed in self._feeds.get(deleted, ()):
+                        feed.end()
 
     async def _rejoin(self) -> None:
         while True:

@@ -101,6 +101,8 @@ async def events_in(answer: Any, most: int = 1000) -> list[Body]:
     async with asyncio.timeout(10), aclosing(answer.streaming_content) as chunks:
         async for chunk in chunks:
             assert chunk.endswith(b"\n\n")
+            if chunk.startswith(b":"):
+                continue  # a comment, so that the headers leave at once
             for block in chunk.decode().removesuffix("\n\n").split("\n\n"):
                 lines = dict(line.split(": ", 1) for line in block.split("\n"))
                 event = json.loads(lines["data"])
@@ -114,7 +116,7 @@ async def events_in(answer: Any, most: int = 1000) -> list[Body]:
 def _queued(person: Person, client_id: str) -> Submitted | None:
     with tenant_context(person.caller.tenant_id):
         turn = Turn.objects.filter(client_id=client_id).first()
-    return turn and Submitted(turn.conversation_id, turn.id, turn.state, 0, fresh=True)
+    return Submitted(turn.conversation_id, turn.id, turn.state, 0, fresh=True) if turn else None
 
 
 async def hands_on(person: Person, client_id: str) -> Hands:
@@ -462,6 +464,18 @@ async def test_deleting_a_running_conversation_takes_it_all_along(program: Progr
     conversation, _question, hands = await sync_to_async(_with_question)(member)
     read(await program.call("DELETE", f"/conversations/{conversation}"), 204)
     assert await sync_to_async(hands.text)("too late") == [None]
+
+
+async def test_readers_of_a_deleted_conversation_are_let_go(program: Program, member: Person) -> None:
+    name = str(uuid4())
+    body = {"message": "hi", "id": name, "options": {"output_format": "json"}}
+    asked = asyncio.create_task(program.call("POST", "/chat/stream", body))
+    where = f"/conversations/{(await hands_on(member, name)).claim.conversation}"
+    reading = asyncio.create_task(events_in(await program.call("GET", f"{where}/events")))
+    await asyncio.sleep(0.1)
+    read(await program.call("DELETE", where), 204)
+    assert [event["type"] for event in await reading][-1] == "turn.started"
+    assert (await asked).json()["error"]["type"] == "not_found_error"
 
 
 # Events -------------------------------------------------------------------------------------------------------

@@ -500,7 +500,7 @@ async def test_a_message_sent_again_after_a_reconnect_ignores_the_new_draft(
     assert await after.until("conversation.updated") == heard
 
 
-def _forget_drafts(person: Person) -> None:
+def _delete_all(person: Person) -> None:
     with tenant_context(person.caller.tenant_id):
         Conversation.objects.filter(author_id=person.caller.member_id).delete()
 
@@ -509,7 +509,7 @@ async def test_a_draft_that_was_tidied_away_is_no_hindrance(member: Person, sock
     socket = await enter(sockets, Socket.of(member))
     await socket.tell("warm")
     await socket.lives()
-    await sync_to_async(_forget_drafts)(member)
+    await sync_to_async(_delete_all)(member)
     await socket.tell("message", id=str(uuid4()), content="hello")
     assert (await socket.hear())["type"] == "turn.queued"
 
@@ -669,6 +669,17 @@ async def test_who_is_no_longer_signed_in_hears_nothing_more(
         await sync_to_async(hands.text)("a secret")
     await socket.tell("ping")
     assert await socket.receive_nothing(0.3)
+
+
+async def test_a_deleted_conversation_is_said_to_be_gone(
+    house: House, member: Person, sockets: AsyncExitStack
+) -> None:
+    conversation, _hands = await sync_to_async(_played)(member)
+    socket = await enter(sockets, Socket.of(member))
+    await socket.tell("subscribe", conversation=conversation)
+    await sync_to_async(_delete_all)(member)
+    assert await socket.hear_error() == "not_found_error"
+    await socket.lives()
 
 
 async def test_a_reader_that_leaves_in_the_middle_costs_nobody_anything(house: House, member: Person) -> None:
