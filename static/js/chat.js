@@ -42,6 +42,8 @@ const frames = {
     follow();
   },
   error(frame) {
+    // The socket closes next, and the notice of that says what to do.
+    if (frame.error.type === "authentication_error") return;
     const text = outbox.refuse(frame.id);
     if (text !== undefined) composer.giveBack(text);
     reopen(frame.request);
@@ -87,7 +89,13 @@ function showConnection(state, seconds) {
   const text = state === "signed-out" ? notice.dataset.signedOut : texts[state];
   if (text && !(state === "waiting" && seconds < 1)) show(notice, text.replace("%s", seconds));
   else notice.replaceChildren();
-  if (state === "signed-out") notice.append(document.getElementById("sign-in").content.cloneNode(true));
+  if (state === "signed-out") offerSignIn();
+}
+
+function offerSignIn() {
+  notice.append(document.getElementById("sign-in").content.cloneNode(true));
+  const link = notice.querySelector("a");
+  link.href = `${link.pathname}?next=${encodeURIComponent(location.pathname)}`;
 }
 
 function tell(message) {

@@ -4,9 +4,9 @@ import time
 from uuid import UUID
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import Visit
+from tests.browser.conftest import Visit, sign_in
 from tests.stack import Installation, Process, eventually
 
 pytestmark = [pytest.mark.needs_chromium, pytest.mark.needs_bubblewrap]
@@ -175,6 +175,35 @@ def test_what_is_typed_survives_a_reload_and_a_lost_session(visit: Visit) -> Non
     person.context.add_cookies(cookies)  # type: ignore[arg-type]  # as they came
     person.open()
     expect(person.page.locator("#message")).to_have_value("a long thought")
+
+
+def test_who_is_signed_out_elsewhere_is_told_and_comes_back(
+    chromium: Browser, installation: Installation
+) -> None:
+    context = chromium.new_context()
+    page = sign_in(context, installation)
+    page.locator("#message").fill("half a sentence")
+    other = context.new_page()
+    other.goto(page.url)
+    other.get_by_role("button", name="Sign out").click()
+    expect(page.locator("#connection")).to_contain_text("You are signed out. What you wrote is kept.")
+    page.locator("#connection").get_by_role("link", name="Sign in").click()
+    sign_in(context, installation, page)
+    expect(page.locator("#message")).to_have_value("half a sentence")
+    context.close()
+
+
+def test_a_message_written_offline_is_sent_once(visit: Visit) -> None:
+    person = visit()
+    person.context.set_offline(True)
+    expect(person.page.locator("#connection")).to_contain_text("You are offline.")
+    person.say("echo from the tunnel")
+    expect(person.page.locator("#outbox")).to_contain_text("Sent once the connection is back")
+    person.context.set_offline(False)
+    person.ends()
+    expect(person.answer).to_have_text("from the tunnel")
+    expect(person.page.locator("#outbox")).to_be_empty()
+    person.complaints.clear()  # the browser's own words on the lost connection
 
 
 def test_a_refused_message_comes_back_to_its_writer(visit: Visit) -> None:
