@@ -196,6 +196,8 @@ def _event_stream(
     request: HttpRequest, events: AsyncGenerator[Wire], headers: dict[str, str]
 ) -> StreamingHttpResponse:
     async def lines() -> AsyncIterator[str]:
+        # The headers leave with the first bytes: nobody shall wait for them until something happens.
+        yield ": events follow\n\n"
         async with aclosing(_while_allowed(request, events)) as allowed:
             async for event in allowed:
                 data = json.dumps(event, ensure_ascii=False)

@@ -4,12 +4,11 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
 import httpx
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 type Event = dict[str, Any]
 
@@ -73,29 +72,21 @@ class Client:
                     break
             return found
 
-    def socket(self) -> "Socket":
-        return Socket(self)
+    @contextmanager
+    def socket(self) -> Iterator["Socket"]:
+        """One socket at /v1/chat/ws."""
+        address = self.url.replace("http", "ws", 1) + "/v1/chat/ws"
+        with connect(
+            address, additional_headers=self.headers, proxy=None, open_timeout=20, max_size=None
+        ) as connection:
+            yield Socket(connection)
 
 
 class Socket:
-    """`with client.socket() as socket:` one socket at /v1/chat/ws."""
+    """The frames of one socket."""
 
-    def __init__(self, client: Client) -> None:
-        self._socket = connect(
-            client.url.replace("http", "ws", 1) + "/v1/chat/ws",
-            additional_headers=client.headers,
-            proxy=None,
-            open_timeout=20,
-            max_size=None,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._socket.close()
+    def __init__(self, connection: ClientConnection) -> None:
+        self._socket = connection
 
     def send(self, kind: str, **fields: Any) -> None:
         self._socket.send(json.dumps({"type": kind, **fields}))

@@ -123,6 +123,8 @@ class Installation:
     def start(self) -> None:
         self.servers.start()
         urls = provision(self.servers.admin_database_url, "parley")
+        # What was committed outlives a crash of PostgreSQL, though not one of the machine.
+        self.query("ALTER DATABASE parley SET synchronous_commit = on")
         model_port = free_port()
         self.environment = {name: os.environ[name] for name in KEPT if name in os.environ} | {
             "DATA_DIR": str(self.folder / "data"),
@@ -171,6 +173,11 @@ class Installation:
         eventually(web.answers, START_SECONDS, "web did not come up")
         return web
 
+    def some_webs(self, count: int) -> list[Web]:
+        """As many web processes as that; those that live serve again."""
+        living = [web for web in self.webs if web.alive]
+        return [*living, *(self.web() for _ in range(count - len(living)))][:count]
+
     def runner(self, name: str, **settings: str) -> Process:
         """Start the runner of this name, once it has said that it lives."""
         return self.only_runners(*{**self.runners, name: None}, **settings)[name]
@@ -209,7 +216,12 @@ class Installation:
 
     def query(self, sql: str, *arguments: object) -> Any:
         """The first column of the first row, as the superuser sees it; None without a row."""
-        with psycopg.connect(self.servers.admin_database_url, dbname="parley", autocommit=True) as connection:
+        with psycopg.connect(
+            self.servers.admin_database_url,
+            dbname="parley",
+            autocommit=True,
+            options="-c default_transaction_read_only=off",
+        ) as connection:
             found = connection.execute(sql.encode(), arguments)
             row = found.fetchone() if found.description else None
             return row[0] if row else None

@@ -1,0 +1,175 @@
+"""Runners that are killed, paused and told to leave, in the middle of answers (T26, T29)."""
+
+import signal
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import psutil
+
+from tests.client import Client, Event, is_exact, text_of
+from tests.stack import Installation, eventually
+
+
+def gone(family: list[psutil.Process]) -> bool:
+    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+
+
+def holder_of(cluster: Installation, conversation: str) -> str:
+    return str(cluster.query("SELECT holder FROM conversations_conversation WHERE id = %s", conversation))
+
+
+def said_in(turn: dict[str, Any]) -> str:
+    return "".join(block["text"] for block in turn["blocks"] if block["type"] == "text")
+
+
+def memory(heard: list[Event]) -> list[str]:
+    """What the model says that people wrote before."""
+    return [line.partition(". ")[2] for line in text_of(heard).splitlines() if line[:1].isdigit()]
+
+
+def test_a_killed_runner_that_comes_back_ends_its_turn_and_remembers(
+    cluster: Installation, client: Client
+) -> None:
+    runner = cluster.only_runners("one")["one"]
+    with client.socket() as socket:
+        socket.say("echo apricot")
+        conversation = socket.until_end()[0]["conversation"]
+        socket.say("slow 100 20", conversation)
+        shown = socket.until_text(8)
+        family = runner.family()
+        assert any(process.name() == "claude" for process in family)
+        runner.kill()
+        eventually(lambda: gone(family), 3, "processes outlived their runner")
+
+        cluster.only_runners("one")
+        shown += socket.until_end(seconds=8)
+        assert shown[-1]["type"] == "turn.interrupted"
+        _, interrupted = client.turns(conversation)
+        assert interrupted["state"] == "interrupted"
+        assert said_in(interrupted) == text_of(shown)
+
+        socket.say("recall", conversation)
+        answer = socket.until_end()
+    assert answer[-1]["type"] == "turn.completed"
+    assert memory(answer) == ["echo apricot", "slow 100 20"]
+    assert is_exact(client.events(conversation, answer[-1]["seq"]))
+
+
+def test_the_survivor_of_two_runners_answers_what_was_queued_with_full_memory(
+    cluster: Installation, client: Client
+) -> None:
+    cluster.only_runners("one", "two")
+    with client.socket() as socket:
+        socket.say("echo plum")
+        conversation = socket.until_end()[0]["conversation"]
+        socket.say("slow 100 20", conversation)
+        shown = socket.until_text(8)
+        socket.say("recall", conversation)
+        shown += socket.until("turn.queued")
+        holder = holder_of(cluster, conversation)
+        cluster.runners[holder].kill()
+        shown += socket.until("turn.interrupted", seconds=25)
+        answer = socket.until_end(seconds=25)
+    assert answer[-1]["type"] == "turn.completed"
+    assert memory(answer) == ["echo plum", "slow 100 20"]
+    assert holder_of(cluster, conversation) == ({"one", "two"} - {holder}).pop()
+    _, lost, _ = client.turns(conversation)
+    assert lost["state"] == "interrupted"
+    assert said_in(lost) == text_of(shown)
+    assert is_exact(client.events(conversation, answer[-1]["seq"]))
+
+
+def test_a_paused_runner_is_overtaken_and_writes_nothing_more(cluster: Installation, client: Client) -> None:
+    cluster.only_runners("one", "two")
+    with client.socket() as socket:
+        socket.say("slow 200 40")
+        shown = socket.until_text(5)
+        conversation = shown[0]["conversation"]
+        socket.say("recall", conversation)
+        paused = cluster.runners[holder_of(cluster, conversation)]
+        family = paused.family()
+        paused.signal(signal.SIGSTOP)
+        try:
+            shown += socket.until("turn.interrupted", seconds=25)
+            answer = socket.until_end(seconds=25)
+        finally:
+            paused.signal(signal.SIGCONT)
+        eventually(lambda: gone(family), 8, "the processes of a runner that was overtaken live on")
+        assert answer[-1]["type"] == "turn.completed"
+        assert memory(answer) == ["slow 200 40"]
+        assert is_exact(shown + answer)
+        socket.say("words 2", conversation)
+        after = socket.until_end()
+        assert is_exact(shown + answer + after)
+    assert paused.alive
+    lost, *_ = client.turns(conversation)
+    assert said_in(lost) == text_of(shown)
+
+
+def test_a_runner_that_leaves_finishes_its_turn_and_hands_the_rest_over(
+    cluster: Installation, client: Client
+) -> None:
+    leaving = cluster.only_runners("one")["one"]
+    with client.socket() as busy, client.socket() as idle:
+        idle.say("echo pear")
+        idle_conversation = idle.until_end()[0]["conversation"]
+        busy.say("slow 40 5")
+        heard = busy.until_text(5)
+        conversation = heard[0]["conversation"]
+        cluster.only_runners("one", "two")
+        busy.say("recall", conversation)
+        leaving.child.terminate()
+
+        # Its idle conversation does not have to wait for the running one.
+        idle.say("recall", idle_conversation)
+        answer = idle.until_end(seconds=8)
+        assert memory(answer) == ["echo pear"]
+        assert holder_of(cluster, idle_conversation) == "two"
+
+        heard += busy.until_end(turns=2, seconds=20)
+    ends = [event["type"] for event in heard if event["type"].startswith("turn.")]
+    assert ends[-3:] == ["turn.completed", "turn.started", "turn.completed"]
+    assert holder_of(cluster, conversation) == "two"
+    assert memory(heard) == ["slow 40 5"]
+    assert is_exact(heard)
+    assert leaving.child.wait(10) == 0
+
+
+def test_a_deploy_during_running_turns_loses_none(cluster: Installation, clients: list[Client]) -> None:
+    cluster.only_runners("one", "two")
+    old = next(web for web in cluster.webs if web.url == clients[0].url)
+    with ExitStack() as sockets:
+        tabs = [sockets.enter_context(clients[0].socket()) for _ in range(4)]
+        for tab in tabs:
+            tab.say("slow 60 5")
+        heard = [tab.until_text(3) for tab in tabs]
+        old.child.terminate()
+        leaving = cluster.runners["one"]
+        leaving.child.terminate()
+        assert old.child.wait(10) == 0
+    with ExitStack() as sockets:
+        for events in heard:
+            tab = sockets.enter_context(clients[1].socket())
+            tab.send("subscribe", conversation=events[0]["conversation"], after=events[-1]["seq"])
+            events += tab.until_end()
+            assert events[-1]["type"] == "turn.completed"
+            assert len(text_of(events).split()) == 60
+            assert is_exact(events)
+    assert leaving.child.wait(10) == 0
+
+
+def test_a_turn_that_outlasts_the_drain_is_interrupted_with_what_was_said(
+    cluster: Installation, client: Client
+) -> None:
+    cluster.only_runners()
+    leaving = cluster.only_runners("one", RUNNER_DRAIN_SECONDS="1")["one"]
+    with client.socket() as socket:
+        socket.say("slow 300 60")
+        heard = socket.until_text(5)
+        began = time.monotonic()
+        assert leaving.leave() == 0
+        assert time.monotonic() - began < 8
+        heard += socket.until_end()
+    assert heard[-1]["type"] == "turn.interrupted"
+    assert said_in(client.turns(heard[0]["conversation"])[0]) == text_of(heard)
