@@ -7,7 +7,7 @@ run: ## the whole of Parley on this machine; PORT, HOST and DATA_DIR say where
 check: ## lint, format, types, imports, Django's checks, migrations
 	@exec sh scripts/ground.sh check
 
-test: ## all tests; WITHOUT="chromium bubblewrap" leaves some out, ARGS="-k fork" picks some
+test: ## all tests; WITHOUT="chromium bubblewrap" leaves some out, ARGS="-k fork" picks some, WORKERS=0 in one process
 	@exec sh scripts/ground.sh test $(ARGS)
 
 bench: ## the figures of docs/performance.md

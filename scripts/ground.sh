@@ -3,7 +3,8 @@
 #
 #   scripts/ground.sh run | check | bench | test [pytest's arguments]
 #
-# WITHOUT="chromium bubblewrap" leaves out the tests that need those, by name.
+# WITHOUT="chromium bubblewrap" leaves out the tests that need those, by name. WORKERS says how many tests run
+# at once (0: one after another, in one process).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -140,7 +141,8 @@ case $VERB in
         marks=$(marks_left_out)
         sync
         packages_for_tests
-        exec "$PYTHON" -m pytest ${marks:+-m "$marks"} "$@"
+        # Each worker has servers of its own, and the tests of one file share what they start.
+        exec "$PYTHON" -m pytest -n "${WORKERS:-2}" --dist loadfile ${marks:+-m "$marks"} "$@"
         ;;
     bench)
         sync
