@@ -4,12 +4,16 @@ import asyncio
 from typing import Any, Literal
 
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
 from ninja import Router, Schema, Status
 
 from tenants.access import Caller
 from tenants.context import in_tenant
 from tenants.drafts import CredentialDraft, checked_name, checked_secret
+from tenants.errors import InvalidRequest
 from tenants.models import Credential
+from tenants.roles import CredentialKind
+from tenants.upstreams import checked_base_url
 
 router = Router(tags=["credentials"])
 
@@ -28,11 +32,12 @@ class NewCredential(Schema):
 
 
 class CredentialChange(Schema):
-    """What is left out stays. A default steps down only for another one."""
+    """What is left out stays. A new `base_url` needs the secret again: nobody sends away what they can't read."""
 
     name: str | None = None
     secret: str | None = None
-    default: Literal[True] | None = None
+    base_url: str | None = None
+    default: bool | None = None
 
 
 @router.get("/credentials", summary="The tenant's credentials and the caller's own")
@@ -60,7 +65,8 @@ async def read_credential(request: HttpRequest, credential: str) -> Record:
 @router.patch("/credentials/{credential}", summary="Rename it, replace its secret, make it the default")
 async def change_credential(request: HttpRequest, credential: str, body: CredentialChange) -> Record:
     caller = _caller(request)
-    return await in_tenant(caller.tenant_id, _change, caller, credential, body)
+    base_url = body.base_url and await asyncio.to_thread(checked_base_url, body.base_url)
+    return await in_tenant(caller.tenant_id, _change, caller, credential, body, base_url)
 
 
 @router.delete("/credentials/{credential}", response={204: None}, summary="Forget it")
@@ -114,16 +120,28 @@ def _read(caller: Caller, credential: str) -> Record:
     return credential_record(Credential.objects.of(caller, credential))
 
 
-def _change(caller: Caller, credential: str, body: CredentialChange) -> Record:
+def _change(caller: Caller, credential: str, body: CredentialChange, base_url: str | None) -> Record:
     row = Credential.objects.of(caller, credential, writing=True)
     if body.name is not None:
         row.name = checked_name(body.name)
+    if base_url and base_url != row.base_url:
+        _move(row, base_url, body.secret)
     if body.secret is not None:
         row.secret = checked_secret(body.secret)
-    row.save(update_fields=["name", "sealed_secret", "last4", "state"])
+    if body.default is False:
+        row.is_default = False
+    row.save(update_fields=["name", "base_url", "sealed_secret", "last4", "state", "is_default"])
     if body.default:
         row.make_default()
     return credential_record(row)
+
+
+def _move(row: Credential, base_url: str, secret: str | None) -> None:
+    if row.kind != CredentialKind.ENDPOINT:
+        raise InvalidRequest(_("base_url is for endpoints only."))
+    if secret is None:
+        raise InvalidRequest(_("A new base_url needs the secret again."))
+    row.base_url = base_url
 
 
 def _delete(caller: Caller, credential: str) -> None:

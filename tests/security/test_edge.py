@@ -114,6 +114,37 @@ async def test_the_stranger_finds_nothing_by_any_call(house: House, owner: Perso
     assert [row["name"] for row in kept] == [CANARY]
 
 
+async def test_a_secret_can_not_be_sent_elsewhere_by_who_may_not_read_it(
+    owner: Person, settings: Any
+) -> None:
+    settings.MODEL_UPSTREAM_ALLOWLIST = frozenset({"10.0.0.1:80", "10.0.0.2:80"})
+    client = AsyncClient()
+
+    async def call(method: str, path: str, body: Any) -> tuple[int, Any]:
+        answer = await client.generic(
+            method,
+            f"/v1/credentials{path}",
+            json.dumps(body),
+            "application/json",
+            headers={"x-api-key": owner.key},
+        )
+        return answer.status_code, answer.json()
+
+    first, second = "http://10.0.0.1", "http://10.0.0.2"
+    _status, made = await call(
+        "POST", "", {"name": "x", "kind": "endpoint", "secret": "s3cret-abcd", "base_url": first}
+    )
+    path = f"/{made['id']}"
+    assert (await call("PATCH", path, {"base_url": second}))[0] == 400
+    assert (await call("PATCH", path, {"base_url": first, "name": "y"}))[1]["base_url"] == first
+    moved = (await call("PATCH", path, {"base_url": second, "secret": "s3cret-wxyz", "default": True}))[1]
+    assert (moved["base_url"], moved["last4"], moved["default"]) == (second, "wxyz", True)
+    assert (await call("PATCH", path, {"default": False}))[1]["default"] is False
+    assert (await call("PATCH", path, {"base_url": "http://10.0.0.3", "secret": "s"}))[0] == 400
+    _status, key = await call("POST", "", {"name": "x", "kind": "api_key", "secret": "sk"})
+    assert (await call("PATCH", f"/{key['id']}", {"base_url": second, "secret": "sk"}))[0] == 400
+
+
 # Floods ---------------------------------------------------------------------------------------------------------
 
 
@@ -167,7 +198,7 @@ async def _submit(key: str) -> Any:
 @pytest.mark.usefixtures("tight")
 async def test_too_many_new_sockets_are_closed_with_a_code(owner: Person, sockets: AsyncExitStack) -> None:
     for _ in range(5):
-        await enter(sockets, Socket.of(owner))
+        await (await enter(sockets, Socket.of(owner))).lives()
     socket = Socket.of(owner)
     assert await socket.opened()
     assert await socket.hear_error() == "rate_limit_error"
