@@ -2,6 +2,7 @@
 
 import pytest
 from django.apps import apps
+from django.core.management import call_command
 from django.db import models
 
 from tenants.models import Tenant
@@ -78,3 +79,7 @@ def test_what_crosses_tenants_has_a_path_of_its_own_and_is_the_applications_alon
         assert config == ["search_path=public, pg_temp"], name
         assert not any(entry.startswith("=") for entry in acl), name
         assert any(entry.startswith("parley_test_app=X/") for entry in acl), name
+
+
+def test_the_migrations_are_those_of_the_models(database: None) -> None:
+    call_command("makemigrations", "tenants", "conversations", check=True, dry_run=True, verbosity=0)
