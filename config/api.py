@@ -6,6 +6,8 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
+from django.db import Error as DatabaseFault
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
@@ -77,6 +79,16 @@ def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
     if error.status_code == 400:
         return _answer(request, InvalidRequest(str(error)))
     return _answer(request, ApiError(str(error), status=error.status_code))
+
+
+def on_database_away(request: HttpRequest, error: DatabaseFault | type[DatabaseFault]) -> HttpResponse:
+    """The database is away, or takes no writes: no bug, and over when it is back."""
+    logger.error("%s %s: %s", request.method, request.path, error)
+    return _answer(request, ApiError(_("The database did not answer. Try again in a moment.")))
+
+
+for _kind in (OperationalError, InterfaceError, InternalError):
+    api.add_exception_handler(_kind, on_database_away)
 
 
 @api.exception_handler(Exception)

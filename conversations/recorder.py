@@ -56,9 +56,9 @@ class Entry:
 
 
 class Recorder:
-    """`record()` never waits; `run()` writes. `on_fenced` hears of conversations that another host took over."""
+    """`record()` never waits; `run()` writes. `on_fenced` hears of leases that another host took over."""
 
-    def __init__(self, on_fenced: Callable[[UUID], None]) -> None:
+    def __init__(self, on_fenced: Callable[[Lease], None]) -> None:
         self._on_fenced = on_fenced
         self._waiting: list[Entry] = []
         self._last: dict[UUID, Entry] = {}
@@ -149,7 +149,7 @@ class Recorder:
     def _settle(self, batch: list[Entry], seqs: list[int | None]) -> None:
         for entry, seq in zip(batch, seqs, strict=True):
             if seq is None:
-                self._on_fenced(entry.lease.conversation)
+                self._on_fenced(entry.lease)
             if entry.stored is not None and not entry.stored.done():
                 entry.stored.set_result(seq is not None)
 

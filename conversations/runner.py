@@ -204,8 +204,8 @@ class Runner:
             for lease in held:
                 if lease.conversation in kept:
                     lease.renewed = asked
-                elif self.leases.get(lease.conversation) is lease:
-                    self._overtaken(lease.conversation)
+                else:
+                    self._overtaken(lease)
             self._let_idle_go()
             await self._say_alive()
             await asyncio.sleep(RENEW_SECONDS)
@@ -220,20 +220,21 @@ class Runner:
         while True:
             await asyncio.sleep(FENCE_SECONDS / 10)
             due = monotonic() - FENCE_SECONDS
-            late = [lease.conversation for lease in self.leases.values() if lease.renewed < due]
+            late = [lease for lease in self.leases.values() if lease.renewed < due]
             if late:
                 logger.warning(
                     "%d leases could not be renewed for %.0f s: stopping their processes",
                     len(late),
                     FENCE_SECONDS,
                 )
-            for conversation in late:
-                self._overtaken(conversation)
+            for lease in late:
+                self._overtaken(lease)
 
-    def _overtaken(self, conversation: UUID) -> None:
-        """Another runner may hold it: stop at once, write nothing more."""
-        if self.leases.pop(conversation, None) is not None:
-            self._spawn(self._abandon(conversation))
+    def _overtaken(self, lease: Lease) -> None:
+        """Another runner may hold it: stop at once, write nothing more. A former lease of ours is no news."""
+        if self.leases.get(lease.conversation) is lease:
+            del self.leases[lease.conversation]
+            self._spawn(self._abandon(lease.conversation))
 
     async def _abandon(self, conversation: UUID) -> None:
         task = self._tasks.get(conversation)
