@@ -166,20 +166,15 @@ def test_a_full_disk_is_told_and_the_line_lives_on(
         conversation = heard[0]["conversation"]
         assert "No space left" in json.dumps(heard), heard
 
-        # Not even the CLI can write its own files.
+        # The disk stays full; conversations begin and go on all the same.
         socket.say("words 3", conversation)
-        heard = socket.until_end()
-        assert heard[-1]["type"] in ("turn.completed", "turn.failed")
-        if heard[-1]["type"] == "turn.failed":
-            assert "space" in heard[-1]["error"]["message"], heard[-1]
-
+        assert socket.until_end()[-1]["type"] == "turn.completed"
         socket.say("words 4")
-        other = socket.until_end()
-        assert other[-1]["type"] in ("turn.completed", "turn.failed")
-        if other[-1]["type"] == "turn.failed":
-            assert "space" in other[-1]["error"]["message"], other[-1]
+        assert socket.until_end()[-1]["type"] == "turn.completed"
 
         next(small_disk.glob(f"{conversation}/workspace/big")).unlink()
-        socket.say("words 5", conversation)
-        assert len(text_of(socket.until_end()).split()) == 5
+        socket.say("recall", conversation)
+        answer = socket.until_end()
+        assert answer[-1]["type"] == "turn.completed"
+        assert "head -c 9000000" in text_of(answer)
     cluster.only_runners()

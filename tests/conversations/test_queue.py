@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from conversations import leases
 from conversations.leases import Claim, Lease
-from conversations.models import Conversation, RunnerHost, Turn, TurnState
+from conversations.models import Control, Conversation, RunnerHost, Turn, TurnState
 from tenants.context import tenant_context
 from tests.cast import House, Person
 from tests.conversations.stage import Hands, events_of, kinds, say, turn_of
@@ -180,3 +180,53 @@ def _claim_all(name: str) -> list[Claim]:
     while claim := leases.claim_turn(name, take_new=True):
         claimed.append(claim)
     return claimed
+
+
+def test_a_control_is_given_out_until_it_is_done(house: House) -> None:
+    caller = house.member.caller
+    hands = Hands.claiming(say(caller))
+    with tenant_context(caller.tenant_id):
+        row = Control.objects.create(
+            tenant_id=caller.tenant_id,
+            conversation_id=hands.claim.conversation,
+            turn_id=hands.claim.turn,
+            kind=Control.Kind.INTERRUPT,
+        )
+    for _ in range(2):
+        assert [control["id"] for control in leases.take_controls(hands.runner, [])] == [row.id]
+    assert leases.take_controls("another", [row.id]) == []
+    assert leases.take_controls(hands.runner, [row.id]) == []
+    assert leases.take_controls(hands.runner, []) == []
+
+
+def test_a_control_ends_with_its_turn(house: House) -> None:
+    caller = house.member.caller
+    hands = Hands.claiming(say(caller))
+    with tenant_context(caller.tenant_id):
+        Control.objects.create(
+            tenant_id=caller.tenant_id,
+            conversation_id=hands.claim.conversation,
+            turn_id=hands.claim.turn,
+            kind=Control.Kind.INTERRUPT,
+        )
+    hands.finish()
+    assert leases.take_controls(hands.runner, []) == []
+
+
+def test_a_claim_whose_answer_got_lost_ends_as_a_lost_turn(house: House) -> None:
+    caller = house.member.caller
+    known = Hands.claiming(say(caller))
+    unheard = Hands.claiming(say(caller), known.runner)
+    leases.disown_turns(known.runner, [known.claim.turn])
+    leases.end_lost_turns()
+    assert turn_of(caller, known.claim.turn).state == TurnState.RUNNING
+    assert turn_of(caller, unheard.claim.turn).state == TurnState.INTERRUPTED
+    assert leases.renew_leases(known.runner, [known.lease, unheard.lease]) == {known.lease.conversation}
+
+
+def test_a_conversation_with_a_turn_that_may_be_lost_is_not_warmed_up(house: House) -> None:
+    caller = house.member.caller
+    hands = Hands.claiming(say(caller))
+    assert leases.take_lease(hands.runner, caller.tenant_id, hands.claim.conversation) is None
+    hands.finish()
+    assert leases.take_lease(hands.runner, caller.tenant_id, hands.claim.conversation) == hands.claim.epoch
