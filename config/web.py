@@ -50,7 +50,7 @@ ERROR_TYPES = {400: "invalid_request_error", 413: "request_too_large", 503: "ove
 class Limits:
     """What one connection may cost; bytes and seconds."""
 
-    frame: int = 1024 * 1024
+    frame: int = 20 * 1024 * 1024  # above the largest message, so that its refusal is an answer
     body: int = 32 * 1024 * 1024
     unread: int = 1024 * 1024
     kernel_unsent: int = 128 * 1024
@@ -244,6 +244,7 @@ class Server(daphne.server.Server):  # type: ignore[misc]  # Daphne is untyped
             maxMessagePayloadSize=self.websocket_max_message_size,
             maxFramePayloadSize=self.websocket_max_frame_size,
             failByDrop=False,  # a client is told by a close code what it did wrong
+            allowNullOrigin=True,  # the application judges the origin: 403 for a cookie, nothing for a key
             perMessageCompressionAccept=lambda offers: None,
             tcpNoDelay=True,
         )

@@ -97,7 +97,7 @@ def gone(reader: socket.socket) -> bool:
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[Web]:
-    with running(body=200_000) as web:
+    with running(body=200_000, frame=MEGABYTE) as web:
         yield web
 
 
