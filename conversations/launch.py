@@ -7,7 +7,8 @@ from django.utils.translation import gettext as _
 
 from claude_runner import Content, LaunchSpec, Upstream
 from conversations.events import all_events
-from conversations.models import Assistant, Conversation, Turn, TurnState
+from conversations.leases import Claim
+from conversations.models import Conversation, Turn
 from conversations.prompts import text_of
 from tenants.credentials import credential_for
 
@@ -22,33 +23,56 @@ class Launch:
     upstream: Upstream
 
 
-def compose(tenant: UUID, conversation_id: UUID, member: UUID) -> Launch:
-    """The launch of a conversation for one of its members; NotFound/InvalidRequest says what is missing."""
+def launch_of(claim: Claim) -> Launch:
+    """The launch for a claimed turn; InvalidRequest says what is missing."""
+    return _launch(
+        claim.tenant,
+        claim.conversation,
+        claim.author,
+        claim.model,
+        claim.system_prompt,
+        claim.permission_mode,
+    )
+
+
+def launch_for_author(tenant: UUID, conversation_id: UUID) -> Launch:
+    """The launch that the next turn of the conversation's author would get."""
     conversation = Conversation.objects.select_related("assistant").get(id=conversation_id)
-    assistant: Assistant = conversation.assistant
+    return _launch(
+        tenant,
+        conversation.id,
+        conversation.author_id,
+        conversation.effective_model,
+        conversation.assistant.system_prompt,
+        conversation.permission_mode,
+    )
+
+
+def _launch(
+    tenant: UUID, conversation: UUID, member: UUID, model: str, system_prompt: str, permission_mode: str
+) -> Launch:
     credential = credential_for(tenant, member)
     spec = LaunchSpec(
-        conversation=str(conversation_id),
+        conversation=str(conversation),
         tenant=str(tenant),
-        model=conversation.effective_model or None,
-        system_prompt=assistant.system_prompt,
-        permission_mode=conversation.permission_mode,
+        model=model or None,
+        system_prompt=system_prompt,
+        permission_mode=permission_mode,
         credential_kind=credential.kind,
     )
     return Launch(spec, Upstream(credential.kind, credential.base_url, credential.secret))
 
 
-def content_of(turn_id: UUID) -> Content:
+def content_of(claim: Claim) -> Content:
     """The turn's message, with a note before it when the answer before was cut off by a lost machine.
 
     The CLI's transcript ends before such an answer, so without the note the model would not know of it.
     """
-    turn = Turn.objects.get(id=turn_id)
-    prompt: Content = turn.prompt
-    before = Turn.objects.filter(conversation=turn.conversation_id, number=turn.number - 1).first()
-    if before is None or before.state != TurnState.INTERRUPTED or before.stop_reason != "runner_lost":
+    prompt: Content = claim.prompt
+    if not claim.after_loss:
         return prompt
-    note = _cut_off_note(before)
+    turn = Turn.objects.get(id=claim.turn)
+    note = _cut_off_note(Turn.objects.get(conversation=claim.conversation, number=turn.number - 1))
     blocks = [{"type": "text", "text": prompt}] if isinstance(prompt, str) else prompt
     return [{"type": "text", "text": note}, *blocks]
 

@@ -36,18 +36,22 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A turn that this runner has to run now."""
+    """A turn that this runner has to run now, with all that its launch needs but the credential.
+
+    `after_loss`: the turn before it was cut off by a lost machine.
+    """
 
     tenant: UUID
     conversation: UUID
     turn: UUID
     author: UUID
-    assistant: UUID
     epoch: int
     prompt: str | list[dict[str, Any]]
     model: str
+    system_prompt: str
     permission_mode: str
     files_on: str
+    after_loss: bool
     queued_ms: int
     started: Wire
 
@@ -73,12 +77,13 @@ def claim_turn(runner: str, take_new: bool) -> Claim | None:
         conversation=UUID(row["conversation"]),
         turn=UUID(row["turn"]),
         author=UUID(row["author"]),
-        assistant=UUID(row["assistant"]),
         epoch=row["epoch"],
         prompt=row["prompt"],
         model=row["model"],
+        system_prompt=row["system_prompt"],
         permission_mode=row["permission_mode"],
         files_on=row["files_on"],
+        after_loss=row["after_loss"],
         queued_ms=int(row["queued_ms"]),
         started=started,
     )

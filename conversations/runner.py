@@ -19,9 +19,9 @@ from redis.exceptions import RedisError
 from claude_runner import EngineError, Pool, Proof, RunnerSettings
 from conversations import leases
 from conversations.hosts import say_alive, say_gone
-from conversations.launch import compose
+from conversations.launch import launch_for_author
 from conversations.leases import LEASE, Claim, Lease
-from conversations.models import Control, Conversation
+from conversations.models import Control
 from conversations.nudges import ALL_RUNNERS, nudge_runners, publish, runner_group
 from conversations.recorder import Recorder, wait_for
 from conversations.running import RunningTurn
@@ -344,11 +344,5 @@ class Runner:
         epoch = await across_tenants(leases.take_lease, self.host.name, tenant, conversation)
         if epoch is not None:
             self._lease(tenant, conversation, epoch, asked)
-            launch = await in_tenant(tenant, compose_for_author, tenant, conversation)
+            launch = await in_tenant(tenant, launch_for_author, tenant, conversation)
             await self.pool.warm(launch.spec, launch.upstream, TranscriptStore(tenant, conversation, epoch))
-
-
-def compose_for_author(tenant: UUID, conversation: UUID) -> Any:
-    """The launch that the conversation's author would get."""
-    author = Conversation.objects.values_list("author_id", flat=True).get(id=conversation)
-    return compose(tenant, conversation, author)

@@ -10,7 +10,7 @@ from django.db import Error
 from django.utils.translation import gettext as _
 
 from claude_runner import Answer, Pool, Question, ToolFinished, TurnEnd
-from conversations.launch import Launch, compose, content_of
+from conversations.launch import Launch, content_of, launch_of
 from conversations.leases import Claim, Lease
 from conversations.models import Conversation
 from conversations.recorder import RETRY_SECONDS, Recorder
@@ -80,8 +80,7 @@ class RunningTurn:
                 )
                 % {"name": self.claim.files_on}
             )
-        launch = compose(self.claim.tenant, self.claim.conversation, self.claim.author)
-        return launch, content_of(self.claim.turn)
+        return launch_of(self.claim), content_of(self.claim)
 
     async def _follow(self, launch: Launch, content: Any) -> None:
         store = TranscriptStore(self.claim.tenant, self.claim.conversation, self.claim.epoch)

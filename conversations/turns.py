@@ -3,21 +3,22 @@
 It stores the turn and its `turn.queued` event in one transaction, then tells readers and runners.
 """
 
+import json
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from django.db import IntegrityError, transaction
-from django.utils import timezone
+from django.db import IntegrityError, connection
 from django.utils.translation import gettext as _
 
 from conversations import prompts
-from conversations.access import assistant_for, conversation_for, latest_conversation
-from conversations.events import Wire, record, seq_before
+from conversations.access import assistant_for, latest_conversation
+from conversations.events import Wire, seq_before, wire
 from conversations.models import Conversation, PermissionMode, Turn, TurnState
 from conversations.nudges import nudge_runners, publish
 from tenants.access import Caller
-from tenants.context import in_tenant
+from tenants.context import across_tenants, tenant_context
 from tenants.errors import Conflict, InvalidRequest, NotFound
 from tenants.models import uuid_of
 from tenants.rates import rates
@@ -105,7 +106,7 @@ async def submit_turn(caller: Caller, submission: Submission) -> Submitted:
     Raises NotFound, PermissionDenied, InvalidRequest, RateLimited, or Conflict (the id was used otherwise).
     """
     await rates().count_message(caller)
-    submitted = await in_tenant(caller.tenant_id, submit, caller, submission)
+    submitted = await across_tenants(submit, caller, submission)
     if submitted.fresh:
         await nudge_runners(submitted.holder, "turn")
         await publish(submitted.events)
@@ -113,18 +114,17 @@ async def submit_turn(caller: Caller, submission: Submission) -> Submitted:
 
 
 def submit(caller: Caller, submission: Submission) -> Submitted:
-    """The storing half of `submit_turn`, inside the tenant's context."""
+    """The storing half of `submit_turn`, in a transaction of its own."""
     caller.require(caller.may_write)
     digest = prompts.digest_of(submission.content, submission.options, submission.assistant)
-    if repeated := _repeated(caller, submission, digest):
-        return repeated
     try:
-        with transaction.atomic():
-            return _store(caller, submission, digest)
+        with tenant_context(caller.tenant_id):
+            return _repeated(caller, submission, digest) or _store(caller, submission, digest)
     except IntegrityError:
         # The same id came in twice at the same moment; the other one was first.
-        if repeated := _repeated(caller, submission, digest):
-            return repeated
+        with tenant_context(caller.tenant_id):
+            if repeated := _repeated(caller, submission, digest):
+                return repeated
         raise
 
 
@@ -141,55 +141,66 @@ def _repeated(caller: Caller, submission: Submission, digest: str) -> Submitted 
 
 
 def _store(caller: Caller, submission: Submission, digest: str) -> Submitted:
-    conversation = _conversation(caller, submission)
-    last = conversation.turns.order_by("-number").first()
-    # Who begins a conversation sees it from its first event.
-    before = conversation.last_seq if last else 0
-    if conversation.turns.filter(state=TurnState.QUEUED).count() >= MOST_QUEUED:
+    turn = uuid4()
+    conversation = _named(caller, submission) or draft(caller, submission.assistant).id
+    queued = _queue(caller, submission, digest, conversation, turn)
+    if queued is None and conversation == submission.draft:
+        # It waited for a message so long that it was deleted.
+        conversation = draft(caller, submission.assistant).id
+        queued = _queue(caller, submission, digest, conversation, turn)
+    if queued is None:
+        raise NotFound(_("There is no such conversation."))
+    if "full" in queued:
         raise Conflict(_("Too many messages are queued already. Wait until some were answered."))
-    turn = Turn.objects.create(
-        tenant_id=caller.tenant_id,
-        conversation=conversation,
-        number=last.number + 1 if last else 1,
-        author_id=caller.member_id,
-        client_id=submission.client_id,
-        digest=digest,
-        prompt=submission.content,
-    )
-    says = {
-        "prompt": submission.content,
-        "author": str(caller.member_id),
-        "client_id": str(submission.client_id) if submission.client_id else None,
-    }
-    events = [record(conversation, "turn.queued", says, turn)]
-    if changes := _changes(conversation, submission):
-        for name, value in changes.items():
-            setattr(conversation, name, value)
-        conversation.save(update_fields=[*changes, "updated_at"])
-        events.append(record(conversation, "conversation.updated", changes))
-    held = conversation.lease_until is not None and conversation.lease_until > timezone.now()
+    seq, at = queued["last_seq"], datetime.fromisoformat(queued["at"])
+    events = [wire(conversation, seq + 1, turn, "turn.queued", queued["says"], at)]
+    if queued["changes"]:
+        events.append(wire(conversation, seq + 2, None, "conversation.updated", queued["changes"], at))
     return Submitted(
-        conversation.id,
-        turn.id,
-        turn.state,
-        before,
+        conversation,
+        turn,
+        TurnState.QUEUED,
+        # Who begins a conversation sees it from its first event.
+        0 if queued["is_first"] else seq,
         fresh=True,
-        holder=conversation.holder if held else "",
+        holder=queued["holder"],
         events=tuple(events),
     )
 
 
-def _conversation(caller: Caller, submission: Submission) -> Conversation:
+def _named(caller: Caller, submission: Submission) -> UUID | None:
+    """The conversation that the message goes to; None for a new one."""
     if submission.conversation is not None:
-        return conversation_for(caller, submission.conversation, writing=True, lock=True)
+        return uuid_of(submission.conversation)
     if submission.continue_latest and (latest := latest_conversation(caller)):
-        return conversation_for(caller, latest.id, writing=True, lock=True)
-    if submission.draft and submission.assistant is None:
-        try:
-            return conversation_for(caller, submission.draft, writing=True, lock=True)
-        except NotFound:
-            pass  # It waited for a message so long that it was deleted.
-    return draft(caller, submission.assistant)
+        return latest.id
+    return submission.draft if submission.assistant is None else None
+
+
+def _queue(
+    caller: Caller, submission: Submission, digest: str, conversation: UUID, turn: UUID
+) -> dict[str, Any] | None:
+    """Calls the database's `queue_turn`: None where the caller has no such conversation."""
+    wanted = {"title": prompts.title_of(submission.content)} | {
+        name: submission.options[name]
+        for name in ("model", "permission_mode")
+        if submission.options.get(name) is not None
+    }
+    arguments = [
+        caller.tenant_id,
+        conversation,
+        caller.member_id,
+        turn,
+        submission.client_id,
+        digest,
+        json.dumps(submission.content),
+        json.dumps(wanted),
+        MOST_QUEUED,
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT queue_turn(%s, %s, %s, %s, %s, %s, %s::jsonb, %s::jsonb, %s)", arguments)
+        (told,) = cursor.fetchone() or (None,)
+    return None if told is None else json.loads(told)
 
 
 def draft(caller: Caller, assistant: object | None = None) -> Conversation:
@@ -200,15 +211,6 @@ def draft(caller: Caller, assistant: object | None = None) -> Conversation:
         author_id=caller.member_id,
         assistant=assistant_for(caller, assistant),
     )
-
-
-def _changes(conversation: Conversation, submission: Submission) -> dict[str, str]:
-    wanted = {
-        "title": conversation.title or prompts.title_of(submission.content),
-        "model": submission.options.get("model", conversation.model),
-        "permission_mode": submission.options.get("permission_mode", conversation.permission_mode),
-    }
-    return {name: value for name, value in wanted.items() if value != getattr(conversation, name)}
 
 
 def _uuid(name: str, value: object) -> UUID | None:

@@ -1,4 +1,4 @@
-"""This app's database functions that cross tenants; what each does stands in conversations/sql/."""
+"""This app's database functions; what each does stands in conversations/sql/. All but one cross tenants."""
 
 from pathlib import Path
 
@@ -54,10 +54,19 @@ def _function(name: str) -> CrossingFunction:
     return CrossingFunction(name, arguments, returns, body)
 
 
+# Runs as whoever calls it, under row-level security like any statement of theirs.
+QUEUE_TURN = (
+    "CREATE FUNCTION queue_turn(of_tenant uuid, of_conversation uuid, of_author uuid, new_turn uuid, client uuid, "
+    "fingerprint text, content jsonb, wanted jsonb, most_waiting integer) RETURNS jsonb LANGUAGE plpgsql "
+    f"AS $queue$ {(SQL / 'queue_turn.sql').read_text()} $queue$"
+)
+
+
 class Migration(migrations.Migration):
     dependencies = [("conversations", "0001_initial")]
 
     operations = [
         *[_function(name) for name in FUNCTIONS],
         *[CrossingFunction(name, *parts) for name, parts in SMALL_FUNCTIONS.items()],
+        migrations.RunSQL(QUEUE_TURN),
     ]

@@ -9,11 +9,15 @@ DECLARE
     new_epoch bigint;
 BEGIN
     SELECT t.id AS turn_id, t.tenant_id, t.conversation_id, t.author_id, t.prompt, t.client_id, t.created_at,
-           c.epoch, c.holder, c.lease_until, c.last_seq, c.model, c.permission_mode, c.assistant_id,
-           c.files_on, c.author_id AS owner_id
+           c.epoch, c.holder, c.lease_until, c.last_seq, c.model, c.permission_mode,
+           c.files_on, a.model AS assistant_model, a.system_prompt,
+           EXISTS (SELECT 1 FROM conversations_turn before
+                   WHERE before.conversation_id = t.conversation_id AND before.number = t.number - 1
+                     AND before.state = 'interrupted' AND before.stop_reason = 'runner_lost') AS after_loss
     INTO picked
     FROM conversations_turn t
     JOIN conversations_conversation c ON c.id = t.conversation_id
+    JOIN conversations_assistant a ON a.id = c.assistant_id
     WHERE t.state = 'queued'
       AND NOT EXISTS (
           SELECT 1 FROM conversations_turn other
@@ -46,7 +50,8 @@ BEGIN
         'tenant', picked.tenant_id, 'conversation', picked.conversation_id, 'turn', picked.turn_id,
         'author', picked.author_id, 'client_id', picked.client_id, 'prompt', picked.prompt,
         'epoch', new_epoch, 'seq', picked.last_seq + 1, 'at', started, 'files_on', picked.files_on,
-        'owner', picked.owner_id, 'model', picked.model, 'permission_mode', picked.permission_mode,
-        'assistant', picked.assistant_id,
+        'model', coalesce(nullif(picked.model, ''), picked.assistant_model),
+        'system_prompt', picked.system_prompt, 'permission_mode', picked.permission_mode,
+        'after_loss', picked.after_loss,
         'queued_ms', round(extract(epoch FROM started - picked.created_at) * 1000));
 END

@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.test import AsyncClient
 
 from config.api import api
+from conversations.models import Assistant
 from tenants import rates as rates_module
 from tenants.context import tenant_context
 from tenants.errors import RateLimited
@@ -78,12 +79,13 @@ def _objects(person: Person) -> dict[str, str]:
     asked = {"request": request, "tool_use": "t", "name": CANARY, "input": {}, "title": "", "choices": []}
     hands.write(hands.row("permission.requested", asked))
     with tenant_context(caller.tenant_id):
+        assistant = Assistant.objects.get()
         credential = Credential(tenant=person.membership.tenant, name=CANARY, kind="api_key")
         credential.secret = CANARY
         credential.save(force_insert=True)
     return {
         "conversation": str(submitted.conversation),
-        "assistant": str(hands.claim.assistant),
+        "assistant": str(assistant.id),
         "permission": request,
         "credential": str(credential.id),
         "tenant": str(caller.tenant_id),
