@@ -617,6 +617,34 @@ async def test_a_socket_follows_many_but_not_any_number(
     await socket.lives()
 
 
+# The socket of a page -----------------------------------------------------------------------------------------
+
+
+async def test_a_page_gets_patches_in_place_of_events(
+    house: House, member: Person, sockets: AsyncExitStack
+) -> None:
+    conversation, hands = await sync_to_async(_played)(member)
+    page = await enter(sockets, Socket.with_cookie(member, path=f"/t/{house.slug}/live"))
+    await page.tell("subscribe", conversation=conversation, after=4)
+    seen = await page.hear()
+    assert (seen["type"], seen["conversation"], seen["seq"]) == ("patches", conversation, 5)
+    await sync_to_async(hands.text)(" again")
+    live = await page.hear()
+    assert live["seq"] == 6
+    assert " again" in json.dumps(live["patches"])
+    await page.tell("subscribe", conversation=NOBODYS)
+    assert await page.hear_error() == "not_found_error"
+    await page.lives()
+
+
+async def test_a_page_of_another_tenant_has_no_socket(house: House, outsider: Person) -> None:
+    page = Socket.with_cookie(outsider, path=f"/t/{house.slug}/live")
+    assert await page.opened()
+    assert await page.hear_error() == "not_found_error"
+    assert await page.close_code() == 4404
+    assert not await Socket.with_cookie(outsider, "null", path=f"/t/{house.slug}/live").opened()
+
+
 # Leaving ------------------------------------------------------------------------------------------------------
 
 
