@@ -5,11 +5,27 @@ from uuid import UUID
 
 from claude_agent_sdk import SessionKey, SessionStore, SessionStoreEntry, fold_session_summary
 from claude_agent_sdk.types import SessionListSubkeysKey, SessionStoreListEntry, SessionSummaryEntry
+from django.db import connection
 from django.db.models import Max
 from django.utils.translation import gettext as _
 
-from conversations.models import Conversation, TranscriptEntry
+from conversations.models import TranscriptEntry
 from tenants.context import in_tenant
+
+# The shared lock holds off a takeover until this is stored; the epoch tells whether one came before.
+APPEND = """
+WITH held AS (
+    SELECT id, tenant_id FROM conversations_conversation WHERE id = %s AND epoch = %s FOR SHARE
+), written AS (
+    INSERT INTO conversations_transcriptentry
+           (tenant_id, conversation_id, project_key, session_id, subpath, entry_uuid, entry, written_at)
+    SELECT held.tenant_id, held.id, %s, %s, %s, line.uuid, line.entry, clock_timestamp()
+    FROM held, unnest(%s::text[], %s::text[]) WITH ORDINALITY AS line(uuid, entry, place)
+    ORDER BY line.place
+    ON CONFLICT DO NOTHING
+)
+SELECT EXISTS (SELECT 1 FROM held)
+"""
 
 
 class Fenced(Exception):
@@ -51,29 +67,16 @@ class TranscriptStore(SessionStore):
         return await in_tenant(self.tenant, self._list_subkeys, key)
 
     def _append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
-        # The shared lock holds off a takeover until this is stored; the epoch tells whether one came before.
-        current = Conversation.objects.raw(
-            "SELECT id, epoch FROM conversations_conversation WHERE id = %s FOR SHARE", [self.conversation]
-        )
-        if [row.epoch for row in current] != [self.epoch]:
+        named = [key["project_key"], key["session_id"], key.get("subpath") or ""]
+        uuids = [entry.get("uuid") or "" for entry in entries]
+        lines = [json.dumps(entry) for entry in entries]
+        with connection.cursor() as cursor:
+            cursor.execute(APPEND, [self.conversation, self.epoch, *named, uuids, lines])
+            (is_held,) = cursor.fetchone() or (False,)
+        if not is_held:
             raise Fenced(
                 _("The conversation %(id)s has moved to another runner.") % {"id": self.conversation}
             )
-        TranscriptEntry.objects.bulk_create(
-            [
-                TranscriptEntry(
-                    tenant_id=self.tenant,
-                    conversation_id=self.conversation,
-                    project_key=key["project_key"],
-                    session_id=key["session_id"],
-                    subpath=key.get("subpath") or "",
-                    entry_uuid=entry.get("uuid") or "",
-                    entry=json.dumps(entry),
-                )
-                for entry in entries
-            ],
-            ignore_conflicts=True,
-        )
 
     def _load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         rows = (
