@@ -119,9 +119,18 @@ def _descendants(pid: int) -> list[psutil.Process]:
     return []
 
 
+def _is_dead(process: psutil.Process) -> bool:
+    """Gone, or waiting for init to take note of it."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
 def end_now(processes: Sequence[psutil.Process], seconds: float = 5) -> None:
     """Kill what is left of `processes` after a second's grace; a reused pid is never hit."""
     _, left = psutil.wait_procs(processes, timeout=1)
+    left = [process for process in left if not _is_dead(process)]
     for process in left:
         logger.warning("killing %s, which was left over", process)
         with suppress(psutil.NoSuchProcess):
