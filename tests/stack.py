@@ -183,11 +183,9 @@ class Installation:
         return self.only_runners(*{**self.runners, name: None}, **settings)[name]
 
     def only_runners(self, *names: str, **settings: str) -> dict[str, Process]:
-        """Exactly these runners live: others leave, missing ones are started with these settings."""
+        """Exactly these runners live: others are killed, missing ones are started with these settings."""
         for name in self.runners.keys() - set(names):
-            runner = self.runners.pop(name)
-            if runner.alive:
-                runner.leave()
+            self.runners.pop(name).kill()
         since = self.query("SELECT clock_timestamp()")
         fresh = [name for name in names if name not in self.runners or not self.runners[name].alive]
         for name in fresh:

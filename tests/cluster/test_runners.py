@@ -2,17 +2,27 @@
 
 import signal
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psutil
 
 from tests.client import Client, Event, is_exact, text_of
-from tests.stack import Installation, eventually
+from tests.stack import Installation, Process, eventually
 
 
 def gone(family: list[psutil.Process]) -> bool:
     return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+
+
+@contextmanager
+def paused(runner: Process) -> Iterator[None]:
+    runner.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        runner.signal(signal.SIGCONT)
 
 
 def holder_of(cluster: Installation, conversation: str) -> str:
@@ -87,14 +97,11 @@ def test_a_paused_runner_is_overtaken_and_writes_nothing_more(cluster: Installat
         shown = socket.until_text(5)
         conversation = shown[0]["conversation"]
         socket.say("recall", conversation)
-        paused = cluster.runners[holder_of(cluster, conversation)]
-        family = paused.family()
-        paused.signal(signal.SIGSTOP)
-        try:
+        overtaken = cluster.runners[holder_of(cluster, conversation)]
+        family = overtaken.family()
+        with paused(overtaken):
             shown += socket.until("turn.interrupted", seconds=25)
             answer = socket.until_end(seconds=25)
-        finally:
-            paused.signal(signal.SIGCONT)
         eventually(lambda: gone(family), 8, "the processes of a runner that was overtaken live on")
         assert answer[-1]["type"] == "turn.completed"
         assert memory(answer) == ["slow 200 40"]
@@ -102,7 +109,7 @@ def test_a_paused_runner_is_overtaken_and_writes_nothing_more(cluster: Installat
         socket.say("words 2", conversation)
         after = socket.until_end()
         assert is_exact(shown + answer + after)
-    assert paused.alive
+    assert overtaken.alive
     lost, *_ = client.turns(conversation)
     assert said_in(lost) == text_of(shown)
 
@@ -110,14 +117,14 @@ def test_a_paused_runner_is_overtaken_and_writes_nothing_more(cluster: Installat
 def test_a_runner_that_leaves_finishes_its_turn_and_hands_the_rest_over(
     cluster: Installation, client: Client
 ) -> None:
-    leaving = cluster.only_runners("one")["one"]
+    leaving, other = cluster.only_runners("one", "two").values()
     with client.socket() as busy, client.socket() as idle:
-        idle.say("echo pear")
-        idle_conversation = idle.until_end()[0]["conversation"]
-        busy.say("slow 40 5")
-        heard = busy.until_text(5)
-        conversation = heard[0]["conversation"]
-        cluster.only_runners("one", "two")
+        with paused(other):
+            idle.say("echo pear")
+            idle_conversation = idle.until_end()[0]["conversation"]
+            busy.say("slow 40 5")
+            heard = busy.until_text(5)
+            conversation = heard[0]["conversation"]
         busy.say("recall", conversation)
         leaving.child.terminate()
 

@@ -76,7 +76,7 @@ async def test_what_can_never_be_stored_costs_its_own_turn_only(house: House, st
             recorder.record_last(theirs.lease, theirs.claim.turn, "much.too.long." * 10, {}),
             recorder.record_last(ours.lease, ours.claim.turn, "turn.completed", ENDED),
         )
-    assert stored == [False, True]
+    assert list(stored) == [False, True]
     assert lost == [theirs.lease]
     said = await asyncio.to_thread(events_of, house.member.caller, ours.claim.conversation)
     assert kinds(said)[-2:] == ["text.delta", "turn.completed"]
