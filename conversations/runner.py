@@ -7,6 +7,7 @@ for half its time kills the process itself: by then another one may hold the con
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -98,15 +99,19 @@ class Runner:
         async with self._holding:
             pass  # A claim that was on its way has become a turn.
         # What waits here goes to others now; each conversation follows when its turn has ended.
-        idle = [self._let_go(conversation) for conversation in self.leases.keys() - self.turns.keys()]
-        await asyncio.gather(*idle, self._turns_end(seconds))
+        for conversation in self.leases.keys() - self.turns.keys():
+            self._spawn(self._let_go(conversation))
+        await self._turns_end(seconds)
         for turn in self.turns.values():
             turn.interrupt()
         await self._turns_end(LAST_SECONDS)
         await self.pool.stop_all()
         await self._turns_end(LAST_SECONDS)
         await asyncio.gather(*self._others, return_exceptions=True)
-        await across_tenants(say_gone, self.host.name)
+        last = [self._let_go(conversation) for conversation in self.leases]
+        await asyncio.gather(*last, return_exceptions=True)
+        with suppress(Error):  # An entry that nobody renews is as good as none.
+            await across_tenants(say_gone, self.host.name)
 
     async def _turns_end(self, seconds: float) -> None:
         if self._tasks:

@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 
 from tests.client import Client, Event, is_exact, text_of
+from tests.cluster.relay import relayed
 from tests.stack import Installation, Process, eventually
 
 
@@ -112,6 +113,28 @@ def test_a_paused_runner_is_overtaken_and_writes_nothing_more(cluster: Installat
     assert overtaken.alive
     lost, *_ = client.turns(conversation)
     assert said_in(lost) == text_of(shown)
+
+
+def test_a_runner_cut_off_from_the_database_stops_its_processes_in_time(
+    cluster: Installation, client: Client
+) -> None:
+    with relayed(cluster.environment["DATABASE_URL"]) as (cable, url), client.socket() as socket:
+        lonely = cluster.only_runners("lonely", DATABASE_URL=url)["lonely"]
+        socket.say("slow 300 60")
+        heard = socket.until_text(5)
+        conversation = heard[0]["conversation"]
+        socket.say("recall", conversation)
+        family = lonely.family()
+        cable.pulled.set()
+        eventually(lambda: gone(family), 9, "it did not stop its processes by itself")
+        # Nobody has ended the turn yet, so nobody has taken the conversation over.
+        assert client.turns(conversation)[0]["state"] == "running"
+        cable.pulled.clear()
+        heard += socket.until("turn.interrupted", seconds=25)
+        answer = socket.until_end(seconds=25)
+        assert memory(answer) == ["slow 300 60"]
+        assert is_exact(heard + answer)
+        cluster.only_runners()
 
 
 def test_a_runner_that_leaves_finishes_its_turn_and_hands_the_rest_over(
