@@ -58,7 +58,8 @@ DATABASES = {"default": _database(DATABASE_URL), "owner": _database(DATABASE_OWN
 DATABASES["default"].setdefault("OPTIONS", {}).update(
     server_side_binding=True,
     prepare_threshold=3,
-    pool={"min_size": 2, "max_size": 32, "timeout": 10, "check": pool.check},
+    # A server that is back is noticed in two seconds, however long it was away.
+    pool={"min_size": 2, "max_size": 32, "timeout": 5, "reconnect_timeout": 2, "check": pool.check},
 )
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

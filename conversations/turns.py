@@ -19,7 +19,7 @@ from conversations.models import Conversation, PermissionMode, Turn, TurnState
 from conversations.nudges import nudge_runners, publish
 from tenants.access import Caller
 from tenants.context import across_tenants, tenant_context
-from tenants.errors import Conflict, InvalidRequest, NotFound
+from tenants.errors import ApiError, Conflict, InvalidRequest, NotFound
 from tenants.models import uuid_of
 from tenants.rates import rates
 
@@ -119,9 +119,9 @@ def submit(caller: Caller, submission: Submission) -> Submitted:
     digest = prompts.digest_of(submission.content, submission.options, submission.assistant)
     try:
         with tenant_context(caller.tenant_id):
-            return _repeated(caller, submission, digest) or _store(caller, submission, digest)
-    except IntegrityError:
-        # The same id came in twice at the same moment; the other one was first.
+            return _store(caller, submission, digest)
+    except (IntegrityError, ApiError):
+        # Most ids are new, so that one which was used before is looked for only where something stands in the way.
         with tenant_context(caller.tenant_id):
             if repeated := _repeated(caller, submission, digest):
                 return repeated
