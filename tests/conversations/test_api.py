@@ -98,7 +98,8 @@ async def events_in(answer: Any, most: int = 1000) -> list[Body]:
     assert answer.status_code == 200, answer.content
     assert answer.headers["content-type"] == "text/event-stream"
     found: list[Body] = []
-    async with asyncio.timeout(10), aclosing(answer.streaming_content) as chunks:
+    # Django closes only the outer of the two.
+    async with asyncio.timeout(10), aclosing(answer._iterator), aclosing(answer.streaming_content) as chunks:
         async for chunk in chunks:
             assert chunk.endswith(b"\n\n")
             if chunk.startswith(b":"):
