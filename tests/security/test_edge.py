@@ -67,7 +67,7 @@ def all_calls() -> set[str]:
     }
 
 
-def test_every_call_has_its_entry_here() -> None:
+def test_t1_every_call_has_its_entry_here() -> None:
     assert all_calls() == set(CALLS)
 
 
@@ -92,7 +92,9 @@ def _objects(person: Person) -> dict[str, str]:
     }
 
 
-async def test_the_stranger_finds_nothing_by_any_call(house: House, owner: Person, stranger: Person) -> None:
+async def test_t1_the_stranger_finds_nothing_by_any_call(
+    house: House, owner: Person, stranger: Person
+) -> None:
     objects = await sync_to_async(_objects)(owner)
     client = AsyncClient()
 
@@ -116,7 +118,7 @@ async def test_the_stranger_finds_nothing_by_any_call(house: House, owner: Perso
     assert [row["name"] for row in kept] == [CANARY]
 
 
-async def test_a_secret_can_not_be_sent_elsewhere_by_who_may_not_read_it(
+async def test_t23_a_secret_can_not_be_sent_elsewhere_by_who_may_not_read_it(
     owner: Person, settings: Any
 ) -> None:
     settings.MODEL_UPSTREAM_ALLOWLIST = frozenset({"10.0.0.1:80", "10.0.0.2:80"})
@@ -157,13 +159,13 @@ def tight(settings: Any) -> None:
     settings.KEY_MESSAGES_PER_SECOND = 1
 
 
-def test_the_limits_are_what_the_contract_allows(settings: Any) -> None:
+def test_t22_the_limits_are_what_the_contract_allows(settings: Any) -> None:
     assert settings.KEY_SOCKETS == 100
     assert settings.KEY_SOCKETS_PER_SECOND == 20
     assert settings.KEY_MESSAGES_PER_SECOND == 20
 
 
-async def test_twenty_messages_in_one_second_pass(owner: Person, sockets: AsyncExitStack) -> None:
+async def test_t22_twenty_messages_in_one_second_pass(owner: Person, sockets: AsyncExitStack) -> None:
     socket = await enter(sockets, Socket.of(owner))
     for n in range(20):
         await socket.tell("message", id=str(uuid4()), content=f"number {n}")
@@ -172,7 +174,7 @@ async def test_twenty_messages_in_one_second_pass(owner: Person, sockets: AsyncE
 
 
 @pytest.mark.usefixtures("tight")
-async def test_a_flood_of_messages_gets_errors_and_the_socket_lives_on(
+async def test_t22_a_flood_of_messages_gets_errors_and_the_socket_lives_on(
     owner: Person, member: Person, sockets: AsyncExitStack
 ) -> None:
     socket = await enter(sockets, Socket.of(owner))
@@ -198,7 +200,9 @@ async def _submit(key: str) -> Any:
 
 
 @pytest.mark.usefixtures("tight")
-async def test_too_many_new_sockets_are_closed_with_a_code(owner: Person, sockets: AsyncExitStack) -> None:
+async def test_t22_too_many_new_sockets_are_closed_with_a_code(
+    owner: Person, sockets: AsyncExitStack
+) -> None:
     for _ in range(5):
         await (await enter(sockets, Socket.of(owner))).lives()
     socket = Socket.of(owner)
@@ -207,7 +211,7 @@ async def test_too_many_new_sockets_are_closed_with_a_code(owner: Person, socket
     assert await socket.close_code() == 4429
 
 
-async def test_too_many_sockets_at_a_time_are_closed_with_a_code(
+async def test_t22_too_many_sockets_at_a_time_are_closed_with_a_code(
     owner: Person, member: Person, sockets: AsyncExitStack, settings: Any
 ) -> None:
     settings.KEY_SOCKETS = 2
@@ -225,7 +229,7 @@ async def test_too_many_sockets_at_a_time_are_closed_with_a_code(
     await (await enter(sockets, Socket.of(owner))).lives()
 
 
-async def test_sockets_of_a_lost_web_process_are_forgotten(
+async def test_t22_sockets_of_a_lost_web_process_are_forgotten(
     owner: Person, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.KEY_SOCKETS = 1
@@ -243,7 +247,7 @@ async def test_sockets_of_a_lost_web_process_are_forgotten(
 
 
 @pytest.mark.usefixtures("tight")
-async def test_without_redis_nobody_is_refused(owner: Person, caplog: pytest.LogCaptureFixture) -> None:
+async def test_t22_without_redis_nobody_is_refused(owner: Person, caplog: pytest.LogCaptureFixture) -> None:
     away = Rates("redis://127.0.0.1:1")
     for _ in range(7):
         await away.count_message(owner.caller)
@@ -254,7 +258,7 @@ async def test_without_redis_nobody_is_refused(owner: Person, caplog: pytest.Log
 # Secrets in what is said ----------------------------------------------------------------------------------------
 
 
-async def test_what_was_sent_as_a_secret_is_never_said_back(
+async def test_t23_what_was_sent_as_a_secret_is_never_said_back(
     owner: Person, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = AsyncClient()
