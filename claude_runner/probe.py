@@ -2,29 +2,61 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from uuid import uuid4
 
 from claude_runner.errors import SandboxUnavailable
 from claude_runner.folders import Folders, Place
-from claude_runner.sandbox import walled
-from claude_runner.spec import Proof, RunnerSettings, Tier
+from claude_runner.sandbox import Launch, walled
+from claude_runner.spec import Finding, Proof, RunnerSettings, Tier
 
-# Each line of output names a hole. Runs inside, with nothing but a shell and coreutils.
-LOOK_AROUND = """
-interfaces=$(tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | grep -vx lo)
-test -z "$interfaces" || echo "it sees the network interfaces $interfaces"
-cat /etc/shadow >/dev/null 2>&1 && echo "it reads /etc/shadow"
-unshare -U true 2>/dev/null && echo "it can make user namespaces"
-test "$(id -u)" = 1000 || echo "it runs as uid $(id -u)"
-test "$(grep -c NoNewPrivs:.1 /proc/self/status)" = 1 || echo "it may gain privileges"
-touch /usr/hole 2>/dev/null && echo "it writes to /usr"
-test "$(cat /proc/1/comm)" = bwrap || echo "it sees the host's processes"
-touch /workspace/hello && touch "$HOME/hello" || echo "it cannot write to its own folders"
-rm -f /workspace/hello "$HOME/hello"
-echo looked
+# Each line of output is a probe's name, a tab, and the hole it found or nothing. Runs inside, with a shell and
+# coreutils. Arguments: a neighbour's folder and socket, a port that the host listens on, the host's namespaces.
+LOOK_AROUND = r"""
+neighbour=$1 socket=$2 port=$3 namespaces=$4
+found() { printf '%s\t%s\n' "$1" "$2"; }
+status() { grep -c "^$1:.$2\$" /proc/self/status; }
+connects() { timeout 1 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null && echo "it connects to $1:$2"; }
+writes() { for path; do (true >"$path/hole") 2>/dev/null && rm "$path/hole" && echo "it writes to $path"; done; }
+same() { for ns in $namespaces; do test "$(readlink /proc/self/ns/${ns%%:*})" = "$ns" && echo "${ns%%:*}"; done; }
+
+interfaces=$(tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | grep -vx lo | tr '\n' ' ')
+found network "${interfaces:+it sees the network interfaces $interfaces}"
+found 'loopback services' "$(connects 127.0.0.1 $port)"
+found 'metadata address' "$(connects 169.254.169.254 80)"
+found 'shadow file' "$(cat /etc/shadow >/dev/null 2>&1 && echo 'it reads /etc/shadow')"
+found 'user namespaces' "$(unshare -U true 2>/dev/null && echo 'it can make user namespaces')"
+found mount "$(mount -t tmpfs none /tmp 2>/dev/null && echo 'it can mount')"
+found uid "$(test $(id -u) = 0 && echo 'it runs as root')"
+privileges=$(status NoNewPrivs 1)$(status CapEff 0000000000000000)
+found privileges "$(test $privileges = 11 || echo 'it has or may gain privileges')"
+found 'read-only system' "$(echo $(writes / /usr /etc /dev /run))"
+foreign=$(test "$(cat /proc/1/comm)" = bwrap || echo "it sees the host's processes")
+found 'foreign processes' "$foreign"
+shared=$(echo $(same))
+found namespaces "${shared:+it shares the namespaces $shared with the host}"
+own=$(touch hello "$HOME/hello" 2>/dev/null && rm hello "$HOME/hello" || echo 'it cannot write to its own folders')
+found 'own folders' "$own"
+found 'other conversations' "$(ls "$neighbour" >/dev/null 2>&1 && echo "it opens a neighbour's folder")"
+found 'gateway sockets' "$(test -w "$socket" && echo "it opens a neighbour's socket")"
+known='HOME|LANG|LOGNAME|OLDPWD|PATH|PWD|SHELL|SHLVL|TERM|TMPDIR|USER|_|'
+variables=$(cat /proc/[0-9]*/environ 2>/dev/null | tr '\0' '\n' | cut -d= -f1 | sort -u)
+foreign=$(echo "$variables" | grep -vxE "$known" | head -5)
+found environment "${foreign:+it reads the variables $(echo $foreign)}"
 """
+NAMES = (
+    *("network", "loopback services", "metadata address", "shadow file", "user namespaces", "mount", "uid"),
+    *("privileges", "read-only system", "foreign processes", "namespaces", "own folders"),
+    *("other conversations", "gateway sockets", "environment", "own uid"),
+)
+# What a tier may lack and still be proved.
+LACKS: dict[Tier, frozenset[str]] = {
+    Tier.BUBBLEWRAP_UID: frozenset(),
+    Tier.BUBBLEWRAP: frozenset({"own uid"}),
+    Tier.NONE: frozenset(NAMES),
+}
 HINT = "apt-get install bubblewrap, and allow unprivileged user namespaces on this machine"
 
 
@@ -32,33 +64,39 @@ def prove_tier(settings: RunnerSettings) -> Proof:
     """Start each tier's sandbox from the strongest down and look around in it. Blocks for about 0.1 s.
 
     With `settings.tier` named, nothing weaker is tried: raises `SandboxUnavailable` with the reason.
+    May be called at any time, beside live sandboxes, in a thread that lives as long as the call.
     """
     folders = Folders(settings)
     reasons = []
     for tier in Tier:
         try:
-            _prove(tier, folders)
+            findings = _prove(tier, folders)
         except SandboxUnavailable as error:
             reasons.append(f"{tier}: {error}")
         else:
-            return Proof(tier, "; ".join(reasons))
+            return Proof(tier, "; ".join(reasons), findings)
         if tier is settings.tier:
             break
     raise SandboxUnavailable("; ".join(reasons))
 
 
-def _prove(tier: Tier, folders: Folders) -> None:
+def _prove(tier: Tier, folders: Folders) -> tuple[Finding, ...]:
     as_root = os.geteuid() == 0
     if tier is Tier.BUBBLEWRAP_UID and not as_root:
         raise SandboxUnavailable("a uid of its own for each conversation needs a runner started as root")
     if tier is Tier.BUBBLEWRAP and as_root:
         raise SandboxUnavailable("root always drops, so this is the tier above or none")
-    with _visit(folders) as place:
-        if tier is Tier.NONE:
-            return
-        holes = _look_around(tier, place)
-    if holes != ["looked"]:
-        raise SandboxUnavailable("; ".join(holes[:-1] or holes))
+    findings = findings_of(tier, folders)
+    holes = [finding for finding in findings if not finding.holds and finding.name not in LACKS[tier]]
+    if holes:
+        raise SandboxUnavailable("; ".join(f"{hole.name}: {hole.detail}" for hole in holes))
+    return findings
+
+
+def findings_of(tier: Tier, folders: Folders) -> tuple[Finding, ...]:
+    """What each probe finds in a sandbox of that tier. SandboxUnavailable if it does not start."""
+    with _visit(folders) as place, _visit(folders) as neighbour, _listening(neighbour) as port:
+        return _look_around(tier, place, neighbour, port)
 
 
 @contextlib.contextmanager
@@ -72,15 +110,43 @@ def _visit(folders: Folders) -> Iterator[Place]:
         folders.forget(conversation)
 
 
-def _look_around(tier: Tier, place: Place) -> list[str]:
-    launch = walled(
-        tier, place, place.folder.parent.parent / "etc" / "hosts", ["/bin/sh", "-c", LOOK_AROUND], {}
+@contextlib.contextmanager
+def _listening(neighbour: Place) -> Iterator[int]:
+    """What a neighbour and the host have: a gateway's socket and a service on loopback."""
+    with socket.socket(socket.AF_UNIX) as gateway, socket.socket(socket.AF_INET) as service:
+        gateway.bind(str(neighbour.socket))
+        try:
+            neighbour.own(neighbour.socket)
+            neighbour.socket.chmod(0o600)
+            service.bind(("127.0.0.1", 0))
+            gateway.listen()
+            service.listen()
+            yield service.getsockname()[1]
+        finally:
+            neighbour.socket.unlink()
+
+
+def _look_around(tier: Tier, place: Place, neighbour: Place, port: int) -> tuple[Finding, ...]:
+    namespaces = " ".join(
+        os.readlink(f"/proc/self/ns/{kind}") for kind in ("ipc", "mnt", "net", "pid", "user", "uts")
     )
+    script = ["/bin/sh", "-c", LOOK_AROUND, "probe"]
+    arguments = [*script, str(neighbour.folder), str(neighbour.socket), str(port), namespaces]
+    said = _run(walled(tier, place, place.folder.parent.parent / "etc" / "hosts", arguments, {}))
+    holes = dict(line.split("\t", 1) for line in said.splitlines() if "\t" in line)
+    holes["own uid"] = "" if place.uid is not None else "it runs under the runner's own uid"
+    return tuple(
+        Finding(name, holes.get(name) == "", holes.get(name, "the probe gave no answer")) for name in NAMES
+    )
+
+
+def _run(launch: Launch) -> str:
     try:
         done = subprocess.run(
             launch.argv,
             env=launch.env,
             cwd=launch.cwd,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=10,
@@ -90,4 +156,4 @@ def _look_around(tier: Tier, place: Place) -> list[str]:
         raise SandboxUnavailable(f"it does not start ({error}): {HINT}") from error
     if done.returncode:
         raise SandboxUnavailable(f"it does not start ({done.stderr.strip()[:200]}): {HINT}")
-    return done.stdout.splitlines()
+    return done.stdout

@@ -9,7 +9,7 @@ from claude_runner.errors import SandboxUnavailable
 from claude_runner.folders import Place
 from claude_runner.spec import Tier
 
-TMP_BYTES = 1 << 30
+TMP_BYTES, SHM_BYTES = 1 << 30, 256 << 20
 SYSTEM_FILES = (
     "/etc/alternatives",
     "/etc/ca-certificates",
@@ -114,7 +114,9 @@ def _bubblewrap(place: Place, cli: Path, env: dict[str, str]) -> list[str]:
         *_usr_links(),
         *(part for path in SYSTEM_FILES for part in ("--ro-bind-try", path, path)),
         *(part for path in sorted(etc.iterdir()) for part in ("--ro-bind", str(path), f"/etc/{path.name}")),
-        *("--proc", "/proc", "--dev", "/dev", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"),
+        *("--proc", "/proc", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"),
+        # bubblewrap's own /dev is a file system to write to, as large as half of the memory.
+        *("--dev", "/dev", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
         *("--bind", str(place.home), str(BEHIND_BUBBLEWRAP.home)),
         *("--bind", str(place.workspace), str(BEHIND_BUBBLEWRAP.workspace)),
         *("--bind", str(place.config), str(BEHIND_BUBBLEWRAP.config)),

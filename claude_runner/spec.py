@@ -16,11 +16,24 @@ class Tier(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """What one probe found inside. `detail`: the hole in words, where it does not hold."""
+
+    name: str
+    holds: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
-    """The tier that a real start proved. `reason`: why nothing stronger, and what would help; or ""."""
+    """The tier that a real start proved. `reason`: why nothing stronger, and what would help; or "".
+
+    `findings`: every probe of that tier; a tier without walls is proved although little of it holds.
+    """
 
     tier: Tier
     reason: str = ""
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

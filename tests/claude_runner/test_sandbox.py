@@ -1,5 +1,6 @@
 """What an agent finds when it looks around, through the CLI's own tools."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from claude_runner import LaunchSpec, RunnerSettings, SandboxUnavailable, Tier, ToolFinished, prove_tier
 from claude_runner.cli import find_cli, stage_cli
 from claude_runner.folders import Folders
+from claude_runner.probe import findings_of
 from claude_runner.sandbox import walled
 
 from .conftest import SECRET, Engine, NewEngine
@@ -102,6 +104,30 @@ def test_a_uid_stays_with_its_conversation(new_sandbox_dir: Callable[[], Path]) 
 def test_the_strongest_tier_is_proved(new_sandbox_dir: Callable[[], Path]) -> None:
     proof = prove_tier(RunnerSettings(new_sandbox_dir()))
     assert proof.tier is (Tier.BUBBLEWRAP_UID if os.geteuid() == 0 else Tier.BUBBLEWRAP)
+    holes = {finding.name for finding in proof.findings if not finding.holds}
+    assert holes == (set() if os.geteuid() == 0 else {"own uid"})
+
+
+def test_each_probe_answers_in_words_where_there_are_no_walls(new_sandbox_dir: Callable[[], Path]) -> None:
+    """The same probes in a sandbox without walls find the holes: none of them holds by not looking."""
+    proof = prove_tier(RunnerSettings(new_sandbox_dir()))
+    unwalled = findings_of(Tier.NONE, Folders(RunnerSettings(new_sandbox_dir())))
+    findings = {finding.name: finding for finding in unwalled}
+    assert [finding.name for finding in proof.findings] == list(findings)
+    for name in ("network", "loopback services", "foreign processes", "namespaces"):
+        assert not findings[name].holds
+        assert findings[name].detail
+    assert findings["own folders"].holds
+    assert findings["environment"].holds
+
+
+async def test_a_tier_is_proved_again_beside_live_sandboxes(engine: Engine) -> None:
+    """What they show of /etc is these very files, so that nothing may empty them for a moment."""
+    await engine.say("write mine.txt: hello")
+    proof = await asyncio.to_thread(prove_tier, engine.pool._settings)
+    assert proof.tier is engine.pool._host.tier
+    assert "agent" in await _output(engine, "id -un; cat mine.txt")
+    assert len(list((engine.pool._settings.sandbox_dir / "c").iterdir())) == 1
 
 
 @pytest.fixture
