@@ -9,6 +9,7 @@ from conversations.models import Assistant, Conversation, PermissionRequest
 from tenants.access import Caller
 from tenants.errors import NotFound
 from tenants.models import uuid_of
+from tenants.roles import Action
 
 
 def conversation_for(
@@ -23,7 +24,7 @@ def conversation_for(
     if row is None:
         raise NotFound(_("There is no such conversation."))
     if writing:
-        caller.require(caller.may_write)
+        caller.require(Action.HOLD_CONVERSATIONS)
     return row
 
 
@@ -59,5 +60,5 @@ def permission_for(caller: Caller, request: object) -> PermissionRequest:
     )
     if found is None:
         raise NotFound(_("There is no such question."))
-    caller.require(caller.may_write)
+    caller.require(Action.HOLD_CONVERSATIONS)
     return found

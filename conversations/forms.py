@@ -9,7 +9,7 @@ from tenants.credentials import OAUTH_TERMS
 from tenants.drafts import NAME_LENGTH, SECRET_LENGTH, CredentialDraft
 from tenants.errors import InvalidRequest
 from tenants.models import Credential
-from tenants.roles import CredentialKind
+from tenants.roles import Action, CredentialKind
 
 OWNERS = [("tenant", _("Everybody in this tenant")), ("member", _("Only me"))]
 
@@ -47,7 +47,7 @@ class CredentialForm(forms.Form):
         kind.choices = kinds
         if allowed:
             secret.help_text = OAUTH_TERMS
-        if not caller.may_administer:
+        if not caller.may(Action.MANAGE_CREDENTIALS):
             del self.fields["owner"]
 
     def save(self) -> Credential | None:

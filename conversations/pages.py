@@ -28,6 +28,7 @@ from tenants.access import Caller
 from tenants.authentication import memberships_of
 from tenants.errors import ApiError, PermissionDenied
 from tenants.models import Credential, User
+from tenants.roles import Action
 
 ERRORS = {
     400: (
@@ -98,9 +99,10 @@ def conversations(request: TenantRequest, slug: str) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def credentials(request: TenantRequest, slug: str) -> HttpResponse:
-    form = CredentialForm(request.caller, request.POST or None) if request.caller.may_own else None
+    keeps = request.caller.may(Action.KEEP_CREDENTIALS)
+    form = CredentialForm(request.caller, request.POST or None) if keeps else None
     if request.method == "POST":
-        request.caller.require(form is not None)
+        request.caller.require(Action.KEEP_CREDENTIALS)
         if form is not None and form.is_valid() and (added := form.save()):
             messages.success(request, _("%(name)s was added.") % {"name": added.name})
             return redirect("credentials", slug)
@@ -138,7 +140,7 @@ def _credentials(
 ) -> HttpResponse:
     caller = request.caller
     rows = list(Credential.objects.all().usable_by(caller.member_id))
-    changeable = [row.id for row in rows if (caller.may_own if row.member_id else caller.may_administer)]
+    changeable = [row.id for row in rows if caller.may(row.right_to_change)]
     context = {
         "page": Surroundings.of(caller, section="credentials"),
         "credentials": rows,

@@ -16,7 +16,7 @@ from conversations.hosts import live_hosts
 from conversations.models import Conversation
 from tenants.access import Caller
 from tenants.models import Credential
-from tenants.roles import CredentialKind
+from tenants.roles import Action, CredentialKind
 
 LISTED = 100
 OFFLINE = "Offline model"
@@ -47,7 +47,7 @@ class Surroundings:
     def of(cls, caller: Caller, conversation_id: UUID | None = None, section: str = "") -> "Surroundings":
         return cls(
             slug=caller.tenant_slug,
-            may_write=caller.may_write,
+            may_write=caller.may(Action.HOLD_CONVERSATIONS),
             groups=listed(caller),
             conversation_id=str(conversation_id or ""),
             section=section,

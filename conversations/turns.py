@@ -22,6 +22,7 @@ from tenants.context import across_tenants, tenant_context
 from tenants.errors import ApiError, Conflict, InvalidRequest, NotFound
 from tenants.models import uuid_of
 from tenants.rates import rates
+from tenants.roles import Action
 
 MOST_QUEUED = 50
 OPTIONS = frozenset({"model", "permission_mode", "output_format"})
@@ -115,7 +116,7 @@ async def submit_turn(caller: Caller, submission: Submission) -> Submitted:
 
 def submit(caller: Caller, submission: Submission) -> Submitted:
     """The storing half of `submit_turn`, in a transaction of its own."""
-    caller.require(caller.may_write)
+    caller.require(Action.HOLD_CONVERSATIONS)
     digest = prompts.digest_of(submission.content, submission.options, submission.assistant)
     try:
         with tenant_context(caller.tenant_id):
@@ -205,7 +206,7 @@ def _queue(
 
 def draft(caller: Caller, assistant: object | None = None) -> Conversation:
     """A new conversation without a turn yet."""
-    caller.require(caller.may_write)
+    caller.require(Action.HOLD_CONVERSATIONS)
     return Conversation.objects.create(
         tenant_id=caller.tenant_id,
         author_id=caller.member_id,

@@ -7,9 +7,7 @@ from uuid import UUID
 from django.utils.translation import gettext as _
 
 from tenants.errors import PermissionDenied
-from tenants.roles import ALL_SCOPES, Role, Scope
-
-ADMINS = frozenset({Role.OWNER, Role.ADMIN})
+from tenants.roles import ALL_SCOPES, RIGHTS, Action, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +23,16 @@ class Caller:
     via: Literal["session", "key"] = "session"
     key_id: UUID | None = None
 
-    @property
-    def may_write(self) -> bool:
-        return self.role != Role.VIEWER and Scope.WRITE in self.scopes
+    def may(self, action: Action) -> bool:
+        """Whether the role, and the key if there is one, reaches that far."""
+        right = RIGHTS[action]
+        return self.role.reaches(right.least) and right.scope in self.scopes
 
-    @property
-    def may_own(self) -> bool:
-        """May keep credentials and keys of their own."""
-        return self.role != Role.VIEWER and Scope.ADMIN in self.scopes
-
-    @property
-    def may_administer(self) -> bool:
-        """May change what belongs to the tenant as a whole."""
-        return self.role in ADMINS and Scope.ADMIN in self.scopes
-
-    def require(self, allowed: bool) -> None:
-        """PermissionDenied unless `allowed`, one of the properties above."""
-        if not allowed:
-            raise PermissionDenied(
-                _("Your key has not the scope for that.")
-                if self.via == "key" and self.scopes != ALL_SCOPES
-                else _("Your role in this tenant does not allow that. Ask an admin.")
-            )
+    def require(self, action: Action) -> None:
+        """PermissionDenied, with what stands in the way, unless the caller `may`."""
+        if self.may(action):
+            return
+        right = RIGHTS[action]
+        if self.role.reaches(right.least):
+            raise PermissionDenied(_("Your key needs the scope %(scope)s for that.") % {"scope": right.scope})
+        raise PermissionDenied(_("Your role in this tenant does not allow that. Ask an admin."))

@@ -28,7 +28,7 @@ from tenants.access import Caller
 from tenants.context import tenant_context
 from tenants.drafts import CredentialDraft, checked_name
 from tenants.errors import Conflict, InvalidRequest, NotFound
-from tenants.roles import ALL_SCOPES, CredentialKind, CredentialState, Role, Scope
+from tenants.roles import ALL_SCOPES, Action, CredentialKind, CredentialState, Role, Scope
 from tenants.secrets import new_tenant_key, seal, unseal
 
 SECRET_FIELD = "credential.secret"
@@ -173,7 +173,7 @@ class CredentialQuerySet(models.QuerySet["Credential"]):
         if row is None:
             raise NotFound(_("There is no such credential."))
         if writing:
-            caller.require(caller.may_administer if row.member_id is None else caller.may_own)
+            caller.require(row.right_to_change)
         return row
 
     def create_for(
@@ -185,8 +185,8 @@ class CredentialQuerySet(models.QuerySet["Credential"]):
         owner: Literal["tenant", "member"] | None = None,
     ) -> "Credential":
         """Keep a credential; its owner is the tenant where the caller may say so, else the caller."""
-        owner = owner or ("tenant" if caller.may_administer else "member")
-        caller.require(caller.may_administer if owner == "tenant" else caller.may_own)
+        owner = owner or ("tenant" if caller.may(Action.MANAGE_CREDENTIALS) else "member")
+        caller.require(Action.MANAGE_CREDENTIALS if owner == "tenant" else Action.KEEP_CREDENTIALS)
         credential = Credential(
             tenant=Tenant.objects.get(id=caller.tenant_id),
             member_id=caller.member_id if owner == "member" else None,
@@ -239,6 +239,10 @@ class Credential(TenantRow):
     @property
     def owner(self) -> Literal["tenant", "member"]:
         return "tenant" if self.member_id is None else "member"
+
+    @property
+    def right_to_change(self) -> Action:
+        return Action.MANAGE_CREDENTIALS if self.member_id is None else Action.KEEP_CREDENTIALS
 
     @property
     def secret(self) -> str:

@@ -1,6 +1,13 @@
-"""The fixed words of tenants: what a member is, what a key may, what a credential is."""
+"""The fixed words of tenants, and the one table of who may do what.
+
+Whatever asks for a right names an `Action`; docs/api.md shows the same table, and a test holds both together.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
 
 from django.db import models
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 
@@ -12,6 +19,11 @@ class Role(models.TextChoices):
     MEMBER = "member", _("member")
     VIEWER = "viewer", _("viewer")
 
+    def reaches(self, least: "Role") -> bool:
+        """Whether this role may do what `least` may."""
+        ranks = list(Role)
+        return ranks.index(self) <= ranks.index(least)
+
 
 class Scope(models.TextChoices):
     """Of an API key: what it may do of all that its member may."""
@@ -22,6 +34,68 @@ class Scope(models.TextChoices):
 
 
 ALL_SCOPES = frozenset(Scope.values)
+
+
+class Action(Enum):
+    """Something that not everybody may do. What belongs to whom is decided where it is looked up, in `access`."""
+
+    READ_CONVERSATIONS = auto()
+    HOLD_CONVERSATIONS = auto()
+    MODERATE_CONVERSATIONS = auto()
+    CLEAR_LEFT_CONVERSATIONS = auto()
+    KEEP_CREDENTIALS = auto()
+    MANAGE_CREDENTIALS = auto()
+    KEEP_KEYS = auto()
+    MANAGE_KEYS = auto()
+    SEE_MEMBERS = auto()
+    LEAVE = auto()
+    MANAGE_MEMBERS = auto()
+    MANAGE_OWNERS = auto()
+    SEE_USAGE = auto()
+    MANAGE_TENANT = auto()
+    DELETE_TENANT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Who has it: members from `least` upwards; of their API keys those with `scope`."""
+
+    least: Role
+    scope: Scope
+    says: Promise
+
+
+RIGHTS: dict[Action, Right] = {
+    Action.READ_CONVERSATIONS: Right(
+        Role.VIEWER, Scope.READ, _("read their own conversations and those shared with the tenant")
+    ),
+    Action.HOLD_CONVERSATIONS: Right(
+        Role.MEMBER,
+        Scope.WRITE,
+        _("begin conversations; in their own: write, stop, answer questions, rename, share, archive, delete"),
+    ),
+    Action.MODERATE_CONVERSATIONS: Right(
+        Role.ADMIN,
+        Scope.ADMIN,
+        _("in shared ones of others: stop, answer questions, rename, stop sharing, archive, delete"),
+    ),
+    Action.CLEAR_LEFT_CONVERSATIONS: Right(
+        Role.OWNER, Scope.ADMIN, _("delete, unread, the conversations of people who were removed")
+    ),
+    Action.KEEP_CREDENTIALS: Right(Role.MEMBER, Scope.ADMIN, _("keep credentials of their own")),
+    Action.MANAGE_CREDENTIALS: Right(Role.ADMIN, Scope.ADMIN, _("keep the tenant's credentials")),
+    Action.KEEP_KEYS: Right(Role.MEMBER, Scope.ADMIN, _("make and revoke API keys of their own")),
+    Action.MANAGE_KEYS: Right(Role.ADMIN, Scope.ADMIN, _("see and revoke everybody's API keys")),
+    Action.SEE_MEMBERS: Right(Role.VIEWER, Scope.READ, _("see who belongs to the tenant")),
+    Action.LEAVE: Right(Role.VIEWER, Scope.ADMIN, _("leave the tenant, unless they are its last owner")),
+    Action.MANAGE_MEMBERS: Right(
+        Role.ADMIN, Scope.ADMIN, _("invite people, change roles below owner, remove members")
+    ),
+    Action.MANAGE_OWNERS: Right(Role.OWNER, Scope.ADMIN, _("make, demote and remove owners, but the last")),
+    Action.SEE_USAGE: Right(Role.ADMIN, Scope.READ, _("see what everybody used and what it cost")),
+    Action.MANAGE_TENANT: Right(Role.ADMIN, Scope.ADMIN, _("set the tenant's budget, limits and least tier")),
+    Action.DELETE_TENANT: Right(Role.OWNER, Scope.ADMIN, _("delete the tenant")),
+}
 
 
 class CredentialKind(models.TextChoices):

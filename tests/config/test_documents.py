@@ -13,6 +13,7 @@ from claude_runner import events
 from config.api import api
 from conversations.consumers import ChatConsumer
 from tenants.rls import CrossingFunction
+from tenants.roles import RIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -98,6 +99,11 @@ def test_the_table_of_calls_has_every_call_of_the_api() -> None:
     ]
     assert len(written) == len(set(written))
     assert {call for call in written if " /v1/" in call} == calls_of_the_api()
+
+
+def test_the_table_of_rights_is_the_one_of_the_code() -> None:
+    rows = rows_of("docs/api.md", "## Roles and scopes")
+    assert rows == [[str(right.says), right.least.value, right.scope.value] for right in RIGHTS.values()]
 
 
 def test_the_table_of_frames_has_every_command_of_the_socket() -> None:

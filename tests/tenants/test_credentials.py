@@ -228,5 +228,5 @@ def test_a_key_without_the_scope_changes_nothing(house: House) -> None:
         frozenset({"read", "write"}),
         "key",
     )
-    with tenant_context(house.id), pytest.raises(PermissionDenied, match="key has not the scope"):
+    with tenant_context(house.id), pytest.raises(PermissionDenied, match="key needs the scope"):
         Credential.objects.create_for(weak, draft())
