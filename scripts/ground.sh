@@ -1,7 +1,7 @@
 #!/bin/sh
 # What run, check, test and bench need, on a machine that has only Python, make and git; then the thing itself.
 #
-#   scripts/ground.sh run | check | bench | test [pytest's arguments]
+#   scripts/ground.sh run | check | bench | mutate | test [pytest's arguments]
 #
 # WITHOUT="chromium bubblewrap" leaves out the tests that need those, by name. WORKERS says how many tests run
 # at once (0: one after another, in one process).
@@ -144,10 +144,15 @@ case $VERB in
         # Each worker has servers of its own, and the tests of one file share what they start.
         exec "$PYTHON" -m pytest -n "${WORKERS:-2}" --dist loadfile ${marks:+-m "$marks"} "$@"
         ;;
+    mutate)
+        sync
+        packages_for_tests
+        exec "$PYTHON" -m tests.mutate "$@"
+        ;;
     bench)
         sync
         packages_for_run
         exec "$PYTHON" -m tests.bench "$@"
         ;;
-    *) fail "usage: scripts/ground.sh run | check | test | bench" ;;
+    *) fail "usage: scripts/ground.sh run | check | test | mutate | bench" ;;
 esac

@@ -52,7 +52,7 @@ async def _measure(folder: Path, about: dict[str, Any]) -> tuple[list[Row], str]
         about["sandbox"] = stack.sandbox["tier"]
         bench = Bench(stack, folder / "bare")
         rows: list[Row] = []
-        for measure in (measures.live, measures.opened):
+        for measure in (measures.pages, measures.live, measures.opened):
             _say(measure.__doc__)
             rows += await measure(bench)
         _say(measures.at_once.__doc__)

@@ -142,6 +142,16 @@ async def _resume(former: BareCli, model_url: str) -> Answer:
     return answer
 
 
+async def pages(bench: Bench) -> list[Row]:
+    """The statements of a page, for a conversation of some turns."""
+    page = await bench.page()
+    for _ in range(5):
+        await page.say(PROMPT)
+    await page.close()
+    counted = await bench.stack.queries(page.conversation)
+    return [Row(f"queries of {name}", "", None, queries) for name, queries in counted.items()]
+
+
 @dataclass(slots=True)
 class Crowd:
     """What ten conversations at once gave."""

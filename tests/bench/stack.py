@@ -57,6 +57,7 @@ class Stack:
             raise
         first_run = json.loads((self.data / "first-run.json").read_text())
         self.api_key: str = first_run["api_key"]
+        self.tenant: str = first_run["tenant"]
         self.model_url: str = json.loads((self.data / "servers.json").read_text())["model_url"]
         return self
 
@@ -92,6 +93,20 @@ class Stack:
                     body: dict[str, Any] = answer.json()
                     return body
         raise BenchFailed(f"the stack did not come up:\n{self._log.read_text()[-3000:]}")
+
+    async def queries(self, conversation: str) -> dict[str, int]:
+        """How many statements each page takes, see `queries`."""
+        asked = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.bench.queries", self.tenant, conversation),
+            cwd=PROJECT,
+            env={"PATH": os.environ["PATH"], "DATA_DIR": str(self.data)},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        said, _ = await asked.communicate()
+        if asked.returncode:
+            raise BenchFailed("the statements of the pages could not be counted")
+        counted: dict[str, int] = json.loads(said)
+        return counted
 
     # Its processes
 

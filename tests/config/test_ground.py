@@ -32,6 +32,6 @@ def test_only_known_tests_are_left_out() -> None:
 
 def test_every_verb_of_the_makefile_is_one_of_the_script() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for verb in ("run", "check", "test", "bench"):
+    for verb in ("run", "check", "test", "mutate", "bench"):
         assert f"\n{verb}: ##" in makefile
         assert f"scripts/ground.sh {verb}" in makefile
