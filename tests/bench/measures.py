@@ -148,6 +148,7 @@ async def pages(bench: Bench) -> list[Row]:
     for _ in range(5):
         await page.say(PROMPT)
     await page.close()
+    assert page.conversation is not None
     counted = await bench.stack.queries(page.conversation)
     return [Row(f"queries of {name}", "", None, queries) for name, queries in counted.items()]
 
