@@ -1,7 +1,7 @@
 """Which part of a conversation a page shows: the latest turns at once, earlier ones when somebody goes there."""
 
-from conversations.events import all_events
-from conversations.models import ENDED, Conversation, Event, Turn
+from conversations.events import all_events, seq_before
+from conversations.models import ENDED, Conversation, Turn
 from conversations.rendering import Thread
 
 TURNS_AT_ONCE = 20
@@ -16,7 +16,7 @@ def latest(conversation: Conversation) -> tuple[Thread, int]:
     if not window:
         return thread, 0
     first = min((window[-1], unfinished or window[-1]), key=lambda turn: turn.number)
-    thread.load(all_events(conversation.id, _before(first)))
+    thread.load(all_events(conversation.id, seq_before(first)))
     return thread, _is_preceded(first)
 
 
@@ -27,7 +27,7 @@ def earlier(conversation: Conversation, number: int) -> tuple[Thread, int]:
     if not window:
         return thread, 0
     wanted = {str(turn.id) for turn in window}
-    events = (e for e in all_events(conversation.id, _before(window[-1])) if e.get("turn") in wanted)
+    events = (e for e in all_events(conversation.id, seq_before(window[-1])) if e.get("turn") in wanted)
     for event in events:
         thread.load([event])
         if len(thread.turns) == len(wanted) and not thread.is_busy:
@@ -40,13 +40,6 @@ def thread_of(conversation: Conversation) -> Thread:
     thread = Thread(str(conversation.id), conversation.assistant.name, conversation.effective_model)
     thread.title = conversation.title
     return thread
-
-
-def _before(turn: Turn) -> int:
-    """The last `seq` before the turn; 0 where its events have been packed, and reading from the start is right."""
-    queued = Event.objects.filter(conversation=turn.conversation_id, turn_id=turn.id, type="turn.queued")
-    seq = queued.values_list("seq", flat=True).first()
-    return 0 if seq is None else seq - 1
 
 
 def _is_preceded(turn: Turn) -> int:
