@@ -1,7 +1,7 @@
 """The engine: a launch spec in, typed events out. Knows neither Django nor the other apps."""
 
 from claude_runner.cli import cli_version
-from claude_runner.errors import CliMissing, EngineError, NoRoom, SandboxUnavailable, StartFailed
+from claude_runner.errors import CliMissing, EngineError, NoRoom, Refused, SandboxUnavailable, StartFailed
 from claude_runner.events import (
     Event,
     Status,
@@ -15,19 +15,24 @@ from claude_runner.events import (
 from claude_runner.pool import Pool
 from claude_runner.probe import prove_tier
 from claude_runner.spec import (
+    Account,
     Answer,
     Ask,
     Content,
     Finding,
+    Grant,
     LaunchSpec,
     Proof,
     Question,
     RunnerSettings,
+    Spending,
     Tier,
+    Tokens,
     Upstream,
 )
 
 __all__ = [
+    "Account",
     "Answer",
     "Ask",
     "CliMissing",
@@ -35,18 +40,22 @@ __all__ = [
     "EngineError",
     "Event",
     "Finding",
+    "Grant",
     "LaunchSpec",
     "NoRoom",
     "Pool",
     "Proof",
     "Question",
+    "Refused",
     "RunnerSettings",
     "SandboxUnavailable",
+    "Spending",
     "StartFailed",
     "Status",
     "TextDelta",
     "ThinkingDelta",
     "Tier",
+    "Tokens",
     "ToolFinished",
     "ToolStarted",
     "TurnEnd",

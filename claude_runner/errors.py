@@ -5,7 +5,8 @@ EngineError
 ├── CliMissing           there is no Claude Code CLI to start
 ├── StartFailed          the process did not come up
 ├── NoRoom               every process of this host is busy
-└── Busy                 the conversation has a turn already
+├── Busy                 the conversation has a turn already
+└── Refused              the account does not let a request go to the model
 """
 
 
@@ -33,3 +34,12 @@ class Busy(EngineError):
 
 class NoRoom(EngineError):
     type = "overloaded_error"
+
+
+class Refused(EngineError):
+    """`status` is what the CLI is answered: one at which it does not try again."""
+
+    def __init__(self, message: str, type: str = "permission_error", status: int = 403) -> None:
+        super().__init__(message)
+        self.type = type
+        self.status = status

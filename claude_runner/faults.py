@@ -36,6 +36,8 @@ def engine_fault(error: EngineError) -> dict[str, str]:
 
 def upstream_fault(status: int | None, said: str, refusal: Refusal | None) -> dict[str, str]:
     """For a turn that the CLI reports as failed: `status` and `said` are its own account of it."""
+    if refusal is not None and refusal.ours:
+        return fault(refusal.message, refusal.type)
     if refusal is not None and refusal.status == 0:
         return fault(f"{refusal.message} Check the credential's address, or try again in a minute.")
     if refusal is not None:

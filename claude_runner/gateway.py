@@ -1,6 +1,7 @@
 """The one way out of a sandbox: a unix socket behind which the model's credential is added.
 
 Each process has a gateway of its own in the runner's event loop; all share one pool of upstream connections.
+Its account is asked before each request, so that what was revoked a moment ago counts no more.
 """
 
 import asyncio
@@ -12,13 +13,15 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 
+from claude_runner.errors import Refused
 from claude_runner.folders import Place
-from claude_runner.spec import Upstream
+from claude_runner.spec import Account, Grant, Spending, Upstream
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,9 @@ LARGEST_BODY = 40 << 20
 LARGEST_ERROR = 64 << 10
 IN_ONE_PIECE = 1 << 20
 BYTES_PER_TOKEN = 4
+# Seconds for which leave that was asked for at a turn's begin holds for its first request.
+FRESH = 0.5
+SETTLE_WITHIN = 10.0
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
 OAUTH_BETA = "oauth-2025-04-20"
 # The sandbox names neither its credential nor its host, and hop-by-hop headers end here (RFC 9110, 7.6.1).
@@ -47,11 +53,12 @@ NOT_RETURNED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """How the upstream last refused. `status` 0: it could not be reached."""
+    """How the last request was refused. `status` 0: nobody was there; `ours`: the account said it."""
 
     status: int
     type: str
     message: str
+    ours: bool = False
 
 
 class Meter:
@@ -95,12 +102,36 @@ def upstream_session() -> aiohttp.ClientSession:
     )
 
 
-class Gateway:
-    """Listens on `place.socket`. `upstream` may change between turns; the next request uses the new one."""
+class Leave:
+    """An account's grant, asked for at once and there when it is needed."""
 
-    def __init__(self, session: aiohttp.ClientSession, upstream: Upstream) -> None:
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self._asked = monotonic()
+        self._answer = asyncio.create_task(account.admit())
+        # It may be refused without anybody who needed it.
+        self._answer.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    @property
+    def is_fresh(self) -> bool:
+        return monotonic() - self._asked < FRESH
+
+    async def granted(self) -> Grant:
+        """Raises Refused."""
+        return await self._answer
+
+    def forget(self) -> None:
+        self._answer.cancel()
+
+
+class Gateway:
+    """Listens on `place.socket`. Every request is `account`'s, which `begin_turn` may change."""
+
+    def __init__(self, session: aiohttp.ClientSession, account: Account) -> None:
         self._session = session
-        self.upstream = upstream
+        self._account = account
+        self._leave: Leave | None = None
+        self._settling: set[asyncio.Task[None]] = set()
         self.meter = Meter()
         # While true, token counts are estimated here instead of being asked for upstream.
         self.estimates = False
@@ -114,6 +145,13 @@ class Gateway:
         self._listener: asyncio.Server | None = None
         self._place: Place | None = None
 
+    def begin_turn(self, account: Account) -> None:
+        """The CLI is about to get a message: ask for leave while it thinks."""
+        self._forget_leave()
+        self._account = account
+        self._leave = Leave(account)
+        self.meter.begin_turn()
+
     async def start(self, place: Place) -> None:
         self._place = place
         place.socket.unlink(missing_ok=True)
@@ -125,6 +163,9 @@ class Gateway:
         if self._listener is not None:
             self._listener.close()
             await self._server.shutdown(1.0)
+        self._forget_leave()
+        if self._settling:
+            await asyncio.wait(self._settling, timeout=SETTLE_WITHIN)
         if self._place is not None:
             self._place.socket.unlink(missing_ok=True)
 
@@ -141,16 +182,42 @@ class Gateway:
 
     async def _forward(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            body = _as_data(await request.read())
+            body = await request.read()
+            account, grant = await self._admitted()
         except web.HTTPRequestEntityTooLarge:
             return _error(413, "request_too_large", "The request is larger than the model's server takes.")
-        upstream = self.upstream
+        except Refused as refused:
+            self.meter.refusal = Refusal(refused.status, refused.type, str(refused), ours=True)
+            return _error(refused.status, refused.type, str(refused))
+        return await self._send(request, body, account, grant)
+
+    async def _admitted(self) -> tuple[Account, Grant]:
+        leave, self._leave = self._leave, None
+        if leave is None or not leave.is_fresh:
+            leave = Leave(self._account)
+        return leave.account, await leave.granted()
+
+    def _forget_leave(self) -> None:
+        if self._leave is not None:
+            self._leave.forget()
+            self._leave = None
+
+    def _settle(self, account: Account, grant: Grant, spending: Spending) -> None:
+        task = asyncio.create_task(account.settle(grant, spending))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _send(
+        self, request: web.BaseRequest, body: bytes, account: Account, grant: Grant
+    ) -> web.StreamResponse:
+        upstream = grant.upstream
         url = upstream.base_url.rstrip("/") + request.path_qs
         try:
             headers = _outward(request.headers, upstream)
             async with self._session.request(
-                request.method, url, data=body, headers=headers, allow_redirects=False
+                request.method, url, data=_as_data(body), headers=headers, allow_redirects=False
             ) as answer:
+                self._settle(account, grant, Spending(uuid4(), answer.status))
                 if answer.status >= 300:
                     return await self._refused(answer, upstream)
                 return await self._stream(request, answer)
@@ -229,4 +296,6 @@ def _refusal(status: int, body: bytes) -> Refusal:
 
 
 def _error(status: int, kind: str, message: str) -> web.Response:
-    return web.json_response({"type": "error", "error": {"type": kind, "message": message}}, status=status)
+    headers = {"x-should-retry": "false"} if status < 429 else {}
+    error = {"type": "error", "error": {"type": kind, "message": message}}
+    return web.json_response(error, status=status, headers=headers)

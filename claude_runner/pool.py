@@ -20,7 +20,7 @@ from claude_runner.folders import Folders
 from claude_runner.gateway import upstream_session
 from claude_runner.memory import processes_that_fit
 from claude_runner.process import Host, Process
-from claude_runner.spec import Ask, Content, LaunchSpec, RunnerSettings, Tier, Upstream
+from claude_runner.spec import Account, Ask, Content, LaunchSpec, RunnerSettings, Tier
 
 logger = logging.getLogger(__name__)
 
@@ -48,27 +48,28 @@ class Pool:
 
     # Use
 
-    async def warm(self, spec: LaunchSpec, upstream: Upstream, store: SessionStore) -> None:
+    async def warm(self, spec: LaunchSpec, account: Account, store: SessionStore) -> None:
         """Start (or keep) the conversation's process, so that a first message finds it ready.
 
         Leaves a busy conversation alone. Raises an EngineError: NoRoom, StartFailed.
         """
         process = self._processes.get(spec.conversation)
         if process is None or not process.busy:
-            process = await self._process(spec, upstream, store)
+            process = await self._process(spec, account, store)
             await process.start()
             await process.rehearse()
 
     async def turn(
-        self, spec: LaunchSpec, upstream: Upstream, store: SessionStore, content: Content, ask: Ask
+        self, spec: LaunchSpec, account: Account, store: SessionStore, content: Content, ask: Ask
     ) -> AsyncGenerator[Event]:
         """One turn. Ends with exactly one TurnEnd and raises nothing for faults of the engine.
 
-        A turn that its reader abandons (`aclose`, cancellation) is interrupted.
+        A turn that its reader abandons (`aclose`, cancellation) is interrupted. `account` is asked before each of
+        its requests to the model.
         """
         ended = False
         try:
-            async with contextlib.aclosing(self._turn(spec, upstream, store, content, ask)) as events:
+            async with contextlib.aclosing(self._turn(spec, account, store, content, ask)) as events:
                 async for event in events:
                     ended = isinstance(event, TurnEnd)
                     yield event
@@ -80,12 +81,15 @@ class Pool:
         await self._notify()
 
     async def _turn(
-        self, spec: LaunchSpec, upstream: Upstream, store: SessionStore, content: Content, ask: Ask
+        self, spec: LaunchSpec, account: Account, store: SessionStore, content: Content, ask: Ask
     ) -> AsyncGenerator[Event]:
         began = monotonic()
         self._interrupted.discard(spec.conversation)
         try:
-            process = await self._process(spec, upstream, store)
+            if spec.conversation not in self._processes:
+                # Nothing starts for an account that would refuse the first request.
+                await account.admit()
+            process = await self._process(spec, account, store)
             if process.busy:
                 raise Busy("The conversation is still answering. Send the message again after that.")
             if not process.ready:
@@ -95,7 +99,7 @@ class Pool:
         except EngineError as error:
             yield self._not_started(spec.conversation, error)
             return
-        async with contextlib.aclosing(process.turn(upstream, content, ask, began)) as events:
+        async with contextlib.aclosing(process.turn(account, content, ask, began)) as events:
             async for event in events:
                 yield event
 
@@ -161,7 +165,7 @@ class Pool:
 
     # Processes come and go
 
-    async def _process(self, spec: LaunchSpec, upstream: Upstream, store: SessionStore) -> Process:
+    async def _process(self, spec: LaunchSpec, account: Account, store: SessionStore) -> Process:
         """The conversation's process as `spec` wants it, perhaps still to be started."""
         while process := self._processes.get(spec.conversation):
             if process.alive and await self._suits(process, spec):
@@ -169,9 +173,9 @@ class Pool:
             await process.stop()
         await self._make_room()
         if spec.conversation in self._processes:
-            return await self._process(spec, upstream, store)
+            return await self._process(spec, account, store)
         place = self._folders.place(spec.conversation)
-        process = Process(self._host, spec, place, store, upstream, self._gone)
+        process = Process(self._host, spec, place, store, account, self._gone)
         self._processes[spec.conversation] = process
         return process
 

@@ -30,7 +30,7 @@ from claude_runner.folders import Place
 from claude_runner.frames import Bill, Frame
 from claude_runner.gateway import Gateway
 from claude_runner.sandbox import inside, walled
-from claude_runner.spec import Ask, Content, LaunchSpec, RunnerSettings, Tier, Upstream
+from claude_runner.spec import Account, Ask, Content, LaunchSpec, RunnerSettings, Tier
 from claude_runner.transcript import CANONICAL_CONFIG, canonical_path, restore
 from claude_runner.transport import CliTransport
 from claude_runner.turn import Turn
@@ -64,14 +64,14 @@ class Process:
         spec: LaunchSpec,
         place: Place,
         store: SessionStore,
-        upstream: Upstream,
+        account: Account,
         on_gone: Callable[["Process"], None],
     ) -> None:
         self.spec, self.place = spec, place
         self.idle_since = monotonic()
         self._host, self._store, self._on_gone = host, store, on_gone
         self._paths = inside(host.tier, place, host.cli)
-        self._gateway = Gateway(host.session, upstream)
+        self._gateway = Gateway(host.session, account)
         self._transport = CliTransport(self._spawn, self._frames, self._flood, self._mirrored)
         self._client = ClaudeSDKClient(
             ClaudeAgentOptions(
@@ -214,15 +214,12 @@ class Process:
 
     # A turn
 
-    async def turn(
-        self, upstream: Upstream, content: Content, ask: Ask, began: float
-    ) -> AsyncGenerator[Event]:
+    async def turn(self, account: Account, content: Content, ask: Ask, began: float) -> AsyncGenerator[Event]:
         """`began`: monotonic time at which the turn was asked for. Ends with one TurnEnd.
 
         Left early by its reader, it is interrupted before this returns.
         """
-        self._gateway.upstream = upstream
-        self._gateway.meter.begin_turn()
+        self._gateway.begin_turn(account)
         self._transport.begin_turn()
         turn = self._turn = Turn(ask, began, self._transport.pause)
         watch = asyncio.create_task(self._watch(turn))

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from uuid import UUID
 
 
 class Tier(StrEnum):
@@ -82,6 +83,54 @@ class Upstream:
     kind: str
     base_url: str
     secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """That one request may go to the model: where, with what, and which models it may name.
+
+    `credential` is the account's own name for what it gave; an empty `models` allows all.
+    """
+
+    upstream: Upstream
+    credential: str = ""
+    models: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What an answer of the model counted. `exact`: its server said so; else it is our estimate."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    searches: int = 0
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What became of one request to the model. `status` is its server's, `tokens` None where it used none.
+
+    `request` names it for good: the same one told twice counts once.
+    """
+
+    request: UUID
+    status: int
+    model: str = ""
+    tokens: Tokens | None = None
+
+
+class Account(Protocol):
+    """Who pays for a conversation's requests to the model. A gateway asks it before each one."""
+
+    async def admit(self) -> Grant:
+        """Leave for one request, as things stand now; raises Refused with the reason."""
+
+    async def settle(self, grant: Grant, spending: Spending) -> None:
+        """Take down what a request under this grant came to; called once for each that reached the server."""
 
 
 @dataclass(frozen=True, slots=True)

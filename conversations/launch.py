@@ -1,37 +1,38 @@
-"""Composes what the engine needs for one turn: decrypts here, so that `claude_runner` never sees a model."""
+"""Composes what the engine needs for one turn, so that `claude_runner` never sees a model."""
 
 from dataclasses import dataclass
 from uuid import UUID
 
 from django.utils.translation import gettext as _
 
-from claude_runner import Content, LaunchSpec, Upstream
+from claude_runner import Account, Content, LaunchSpec
+from conversations.accounts import TurnAccount
 from conversations.events import all_events
 from conversations.leases import Claim
 from conversations.models import Conversation, Turn
 from conversations.prompts import text_of
-from tenants.credentials import credential_for
+from tenants.context import in_tenant
+from tenants.credentials import kind_for, no_credential
 
 MOST_QUOTED = 4000
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A spec with the upstream it is to use."""
+    """A spec, with the account that its requests to the model go to."""
 
     spec: LaunchSpec
-    upstream: Upstream
+    account: Account
 
 
 def launch_of(claim: Claim) -> Launch:
-    """The launch for a claimed turn; InvalidRequest says what is missing."""
+    """The launch for a claimed turn, without a trip to the database; InvalidRequest says what is missing."""
     return _launch(
-        claim.tenant,
-        claim.conversation,
-        claim.author,
+        TurnAccount(claim.tenant, claim.conversation, claim.author, claim.turn),
         claim.model,
         claim.system_prompt,
         claim.permission_mode,
+        claim.credential_kind,
     )
 
 
@@ -39,31 +40,31 @@ def launch_for_author(tenant: UUID, conversation_id: UUID) -> Launch:
     """The launch that the next turn of the conversation's author would get."""
     conversation = Conversation.objects.select_related("assistant").get(id=conversation_id)
     return _launch(
-        tenant,
-        conversation.id,
-        conversation.author_id,
+        TurnAccount(tenant, conversation.id, conversation.author_id),
         conversation.effective_model,
         conversation.assistant.system_prompt,
         conversation.permission_mode,
+        kind_for(tenant, conversation.author_id),
     )
 
 
 def _launch(
-    tenant: UUID, conversation: UUID, member: UUID, model: str, system_prompt: str, permission_mode: str
+    account: TurnAccount, model: str, system_prompt: str, permission_mode: str, credential_kind: str | None
 ) -> Launch:
-    credential = credential_for(tenant, member)
+    if credential_kind is None:
+        raise no_credential()
     spec = LaunchSpec(
-        conversation=str(conversation),
-        tenant=str(tenant),
+        conversation=str(account.conversation),
+        tenant=str(account.tenant),
         model=model or None,
         system_prompt=system_prompt,
         permission_mode=permission_mode,
-        credential_kind=credential.kind,
+        credential_kind=credential_kind,
     )
-    return Launch(spec, Upstream(credential.kind, credential.base_url, credential.secret))
+    return Launch(spec, account)
 
 
-def content_of(claim: Claim) -> Content:
+async def content_of(claim: Claim) -> Content:
     """The turn's message, with a note before it when the answer before was cut off by a lost machine.
 
     The CLI's transcript ends before such an answer, so without the note the model would not know of it.
@@ -71,10 +72,14 @@ def content_of(claim: Claim) -> Content:
     prompt: Content = claim.prompt
     if not claim.after_loss:
         return prompt
-    turn = Turn.objects.get(id=claim.turn)
-    note = _cut_off_note(Turn.objects.get(conversation=claim.conversation, number=turn.number - 1))
+    note = await in_tenant(claim.tenant, _note_before, claim)
     blocks = [{"type": "text", "text": prompt}] if isinstance(prompt, str) else prompt
     return [{"type": "text", "text": note}, *blocks]
+
+
+def _note_before(claim: Claim) -> str:
+    turn = Turn.objects.get(id=claim.turn)
+    return _cut_off_note(Turn.objects.get(conversation=claim.conversation, number=turn.number - 1))
 
 
 def _cut_off_note(turn: Turn) -> str:

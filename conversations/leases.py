@@ -36,9 +36,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A turn that this runner has to run now, with all that its launch needs but the credential.
+    """A turn that this runner has to run now, with all that its launch needs.
 
-    `after_loss`: the turn before it was cut off by a lost machine.
+    `after_loss`: the turn before it was cut off by a lost machine. `credential_kind`: of the credential that
+    the author's requests will use, None where there is none; its secret is the account's to open.
     """
 
     tenant: UUID
@@ -52,6 +53,7 @@ class Claim:
     permission_mode: str
     files_on: str
     after_loss: bool
+    credential_kind: str | None
     queued_ms: int
     started: Wire
 
@@ -84,6 +86,7 @@ def claim_turn(runner: str, take_new: bool) -> Claim | None:
         permission_mode=row["permission_mode"],
         files_on=row["files_on"],
         after_loss=row["after_loss"],
+        credential_kind=row["credential_kind"],
         queued_ms=int(row["queued_ms"]),
         started=started,
     )

@@ -350,4 +350,4 @@ class Runner:
         if epoch is not None:
             self._lease(tenant, conversation, epoch, asked)
             launch = await in_tenant(tenant, launch_for_author, tenant, conversation)
-            await self.pool.warm(launch.spec, launch.upstream, TranscriptStore(tenant, conversation, epoch))
+            await self.pool.warm(launch.spec, launch.account, TranscriptStore(tenant, conversation, epoch))

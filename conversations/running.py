@@ -39,7 +39,8 @@ class RunningTurn:
     async def run(self) -> None:
         """Returns once the turn's last event is stored, or refused because another host took over."""
         try:
-            launch, content = await in_tenant(self.claim.tenant, self._prepare)
+            self._check_files()
+            launch, content = launch_of(self.claim), await content_of(self.claim)
             if self._interrupting is None:
                 await self._follow(launch, content)
             else:
@@ -71,7 +72,7 @@ class RunningTurn:
             await self._pool.interrupt(str(self.claim.conversation))
             await asyncio.sleep(INSIST_SECONDS)
 
-    def _prepare(self) -> tuple[Launch, Any]:
+    def _check_files(self) -> None:
         if self.claim.files_on not in ("", self._runner):
             raise ApiError(
                 _(
@@ -80,11 +81,10 @@ class RunningTurn:
                 )
                 % {"name": self.claim.files_on}
             )
-        return launch_of(self.claim), content_of(self.claim)
 
     async def _follow(self, launch: Launch, content: Any) -> None:
         store = TranscriptStore(self.claim.tenant, self.claim.conversation, self.claim.epoch)
-        events = self._pool.turn(launch.spec, launch.upstream, store, content, self._ask)
+        events = self._pool.turn(launch.spec, launch.account, store, content, self._ask)
         async with aclosing(events) as turn:
             async for event in turn:
                 if isinstance(event, TurnEnd):

@@ -29,6 +29,7 @@ class ModelCredential:
     kind: str
     base_url: str
     secret: str = field(repr=False)
+    state: str = CredentialState.UNTRIED
 
 
 def credential_for(tenant_id: UUID, member_id: UUID) -> ModelCredential:
@@ -39,7 +40,7 @@ def credential_for(tenant_id: UUID, member_id: UUID) -> ModelCredential:
     usable = Credential.objects.filter(tenant_id=tenant_id).usable_by(member_id)
     row = usable.select_related("tenant").first()
     if row is None:
-        raise InvalidRequest(_("There is no credential yet. Enter one under Credentials."))
+        raise no_credential()
     try:
         secret = row.secret
     except SecretError as error:
@@ -48,7 +49,17 @@ def credential_for(tenant_id: UUID, member_id: UUID) -> ModelCredential:
             _("The credential %(name)s can't be opened on this server. Enter it again.") % {"name": row.name}
         ) from error
     row.mark_used()
-    return ModelCredential(row.id, row.kind, row.base_url or ANTHROPIC, secret)
+    return ModelCredential(row.id, row.kind, row.base_url or ANTHROPIC, secret, row.state)
+
+
+def kind_for(tenant_id: UUID, member_id: UUID) -> str | None:
+    """The kind of the credential that `credential_for` would give; None where there is none."""
+    usable = Credential.objects.filter(tenant_id=tenant_id).usable_by(member_id)
+    return usable.values_list("kind", flat=True).first()
+
+
+def no_credential() -> InvalidRequest:
+    return InvalidRequest(_("There is no credential yet. Enter one under Credentials."))
 
 
 def mark_credential(credential_id: UUID, state: CredentialState) -> None:

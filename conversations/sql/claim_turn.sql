@@ -53,5 +53,10 @@ BEGIN
         'model', coalesce(nullif(picked.model, ''), picked.assistant_model),
         'system_prompt', picked.system_prompt, 'permission_mode', picked.permission_mode,
         'after_loss', picked.after_loss,
+        -- The same choice as CredentialQuerySet.usable_by; nothing secret goes through here.
+        'credential_kind', (
+            SELECT k.kind FROM tenants_credential k
+            WHERE k.tenant_id = picked.tenant_id AND (k.member_id = picked.author_id OR k.member_id IS NULL)
+            ORDER BY k.is_default DESC, k.member_id NULLS LAST, k.created_at LIMIT 1),
         'queued_ms', round(extract(epoch FROM started - picked.created_at) * 1000));
 END

@@ -27,6 +27,7 @@ from claude_runner import (
     prove_tier,
 )
 from claude_runner.scripted_model import ScriptedModel
+from tests.purse import Purse
 
 SECRET = "canary-credential-0123456789"
 
@@ -61,16 +62,16 @@ class Engine:
     """A pool with one conversation in mind; `on` another host it has folders of its own."""
 
     pool: Pool
-    upstream: Upstream
+    account: Purse
     spec: LaunchSpec
     store: SessionStore
 
     async def warm(self) -> None:
-        await self.pool.warm(self.spec, self.upstream, self.store)
+        await self.pool.warm(self.spec, self.account, self.store)
 
     async def say(self, text: str, ask: Ask = allow, on_text: Callable[[], None] = lambda: None) -> Said:
         said = Said()
-        async for event in self.pool.turn(self.spec, self.upstream, self.store, text, ask):
+        async for event in self.pool.turn(self.spec, self.account, self.store, text, ask):
             said.events.append(event)
             if isinstance(event, TextDelta):
                 on_text()
@@ -142,7 +143,7 @@ async def new_engine(new_sandbox_dir: Callable[[], Path], model: ScriptedModel) 
         pools.append(Pool(chosen, tier or (await asyncio.to_thread(prove_tier, chosen)).tier))
         return Engine(
             pools[-1],
-            Upstream("api_key", model.url, SECRET),
+            Purse(Upstream("api_key", model.url, SECRET)),
             LaunchSpec(str(uuid4()), "tenant-a"),
             store or InMemorySessionStore(),
         )

@@ -26,6 +26,7 @@ from claude_runner import (
     prove_tier,
 )
 from claude_runner.scripted_model import ScriptedModel
+from tests.purse import Purse
 
 LOOK = "run id -u; cat /etc/shadow; ls /home; cat /proc/net/dev | tail -n +3"
 
@@ -41,8 +42,8 @@ async def _turn(folder: Path, cli: Path | None = None) -> dict[str, object]:
     output = ""
     outcome = ""
     async with ScriptedModel() as model:
-        spec, upstream = LaunchSpec(str(uuid4()), "t"), Upstream("api_key", model.url, "key")
-        async for event in pool.turn(spec, upstream, InMemorySessionStore(), LOOK, _allow):
+        spec, account = LaunchSpec(str(uuid4()), "t"), Purse(Upstream("api_key", model.url, "key"))
+        async for event in pool.turn(spec, account, InMemorySessionStore(), LOOK, _allow):
             if isinstance(event, ToolFinished):
                 output += event.output
             if isinstance(event, TurnEnd):

@@ -11,9 +11,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from claude_runner import Upstream
+from claude_runner import Refused, Upstream
+from claude_runner.faults import upstream_fault
 from claude_runner.folders import Place
-from claude_runner.gateway import Gateway, upstream_session
+from claude_runner.gateway import FRESH, Gateway, upstream_session
+from tests.purse import Purse
 
 from .conftest import SECRET
 
@@ -52,8 +54,10 @@ class Recorder:
 class Line:
     """A gateway between a client inside and a recorder outside."""
 
-    def __init__(self, gateway: Gateway, client: aiohttp.ClientSession, upstream: Recorder) -> None:
-        self.gateway, self.client, self.upstream = gateway, client, upstream
+    def __init__(
+        self, gateway: Gateway, client: aiohttp.ClientSession, upstream: Recorder, account: Purse
+    ) -> None:
+        self.gateway, self.client, self.upstream, self.account = gateway, client, upstream, account
 
     async def post(self, path: str = "/v1/messages?beta=true", **more: object) -> tuple[int, bytes]:
         async with self.client.post(f"http://model.internal{path}", **more) as answer:  # type: ignore[arg-type]
@@ -73,16 +77,17 @@ async def line(new_sandbox_dir: Callable[[], Path]) -> AsyncIterator[Line]:
         await site.start()
         port = server.addresses[0][1]
         session = await stack.enter_async_context(upstream_session())
-        gateway = Gateway(session, Upstream("api_key", f"http://127.0.0.1:{port}/", SECRET))
+        account = Purse(Upstream("api_key", f"http://127.0.0.1:{port}/", SECRET))
+        gateway = Gateway(session, account)
         await gateway.start(place)
         stack.push_async_callback(gateway.close)
         connector = aiohttp.UnixConnector(str(place.socket))
         client = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-        yield Line(gateway, client, recorder)
+        yield Line(gateway, client, recorder, account)
 
 
 def _as(line: Line, kind: str) -> None:
-    line.gateway.upstream = Upstream(kind, line.gateway.upstream.base_url, SECRET)
+    line.account.upstream = Upstream(kind, line.account.upstream.base_url, SECRET)
 
 
 @pytest.mark.parametrize(
@@ -197,17 +202,56 @@ async def test_an_upstream_that_echoes_the_secret_does_not_hand_it_in(
 
 
 async def test_nobody_there(line: Line) -> None:
-    line.gateway.upstream = Upstream("endpoint", "http://127.0.0.1:9", SECRET)
+    line.account.upstream = Upstream("endpoint", "http://127.0.0.1:9", SECRET)
     status, body = await line.post()
     assert status == 502
     assert b"127.0.0.1:9 cannot be reached" in body
 
 
-async def test_the_next_request_uses_the_new_upstream(line: Line) -> None:
+async def test_the_next_request_uses_what_the_account_then_gives(line: Line) -> None:
     await line.post()
     _as(line, "endpoint")
     await line.post()
     assert [("x-api-key" in request.headers) for request in line.upstream.requests] == [True, False]
+
+
+async def test_what_the_account_refuses_reaches_nobody(line: Line) -> None:
+    await line.post()
+    line.account.refuses = Refused("That key is gone.", "authentication_error", 401)
+    async with line.client.post("http://model.internal/v1/messages") as answer:
+        assert (answer.status, answer.headers["x-should-retry"]) == (401, "false")
+        assert (await answer.json())["error"] == {
+            "type": "authentication_error",
+            "message": "That key is gone.",
+        }
+    assert len(line.upstream.requests) == 1
+    assert upstream_fault(401, "it said no", line.gateway.meter.refusal) == {
+        "type": "authentication_error",
+        "message": "That key is gone.",
+    }
+
+
+async def test_leave_is_asked_for_when_a_turn_begins_and_used_once(line: Line) -> None:
+    line.gateway.begin_turn(line.account)
+    await asyncio.sleep(0.05)
+    assert line.account.admitted == 1
+    line.account.refuses = Refused("That key is gone.")
+    assert [(await line.post())[0] for _ in range(2)] == [200, 403]
+
+
+async def test_leave_that_was_not_used_at_once_is_asked_for_anew(line: Line) -> None:
+    line.gateway.begin_turn(line.account)
+    line.account.refuses = Refused("That key is gone.")
+    await asyncio.sleep(FRESH + 0.05)
+    assert (await line.post())[0] == 403
+
+
+async def test_the_account_hears_what_the_server_said(line: Line) -> None:
+    await line.post()
+    line.upstream.answer = lambda _request: web.json_response({}, status=401)
+    await line.post()
+    await line.gateway.close()
+    assert [spending.status for spending in line.account.settled] == [200, 401]
 
 
 async def test_the_socket_is_only_the_owners(line: Line, new_sandbox_dir: Callable[[], Path]) -> None:

@@ -15,6 +15,7 @@ from claude_runner import (
     Tier,
     ToolFinished,
     ToolStarted,
+    Upstream,
     Usage,
 )
 from claude_runner.scripted_model import ScriptedModel
@@ -52,7 +53,7 @@ async def test_words_come_before_the_answer_ends(engine: Engine) -> None:
     await engine.warm()
     began = time.monotonic()
     first = None
-    async for event in engine.pool.turn(engine.spec, engine.upstream, engine.store, "slow 10 2", allow):
+    async for event in engine.pool.turn(engine.spec, engine.account, engine.store, "slow 10 2", allow):
         if isinstance(event, TextDelta) and first is None:
             first = time.monotonic() - began
     assert first is not None
@@ -197,7 +198,7 @@ async def test_a_turn_that_nobody_reads_is_interrupted(engine: Engine) -> None:
 async def test_nothing_is_lost_on_a_slow_reader(engine: Engine) -> None:
     await engine.warm()
     text = ""
-    async for event in engine.pool.turn(engine.spec, engine.upstream, engine.store, "words 500", allow):
+    async for event in engine.pool.turn(engine.spec, engine.account, engine.store, "words 500", allow):
         await asyncio.sleep(0.01)
         if isinstance(event, TextDelta):
             text += event.text
@@ -237,18 +238,18 @@ async def test_a_retry_is_shown_and_survived(engine: Engine) -> None:
 
 
 async def test_a_refused_credential_is_not_tried_again(engine: Engine, model: ScriptedModel) -> None:
-    engine.upstream = type(engine.upstream)("api_key", model.url, "wrong")
+    engine.account.upstream = Upstream("api_key", model.url, "wrong")
     said = await engine.say("echo never")
     assert said.end.error is not None
     assert said.end.error["type"] == "authentication_error"
     assert "retrying" not in [status.state for status in said.of(Status)]
-    engine.upstream = type(engine.upstream)("api_key", model.url, "right")
+    engine.account.upstream = Upstream("api_key", model.url, "right")
     assert (await engine.say("echo repaired")).text == "repaired"
 
 
 async def test_an_upstream_that_is_not_there(new_engine: NewEngine) -> None:
     engine = await new_engine(max_retries=0)
-    engine.upstream = type(engine.upstream)("endpoint", "http://127.0.0.1:9", SECRET)
+    engine.account.upstream = Upstream("endpoint", "http://127.0.0.1:9", SECRET)
     said = await engine.say("echo never")
     assert said.end.error is not None
     assert "127.0.0.1:9 cannot be reached" in said.end.error["message"]

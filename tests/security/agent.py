@@ -25,6 +25,7 @@ from claude_runner import (
     prove_tier,
 )
 from claude_runner.scripted_model import ScriptedModel
+from tests.purse import Purse
 
 CANARY = "canary-4f1d"
 CREDENTIAL = f"{CANARY}-credential"
@@ -74,10 +75,10 @@ async def _look(folder: Path, looks: tuple[str, ...]) -> dict[str, object]:
     pool = Pool(settings, proof.tier)
     seen: dict[str, str] = {}
     async with ScriptedModel() as model:
-        upstream = Upstream("api_key", model.url, CREDENTIAL)
+        account = Purse(Upstream("api_key", model.url, CREDENTIAL))
 
         async def say(spec: LaunchSpec, text: str) -> str:
-            events = pool.turn(spec, upstream, InMemorySessionStore(), text, _allow)
+            events = pool.turn(spec, account, InMemorySessionStore(), text, _allow)
             return "\n".join([e.output async for e in events if isinstance(e, ToolFinished)])
 
         neighbour = LaunchSpec(str(uuid4()), "tenant-b")
