@@ -43,6 +43,7 @@ class Plan:
     data_dir: Path
     host: str
     port: int
+    public_url: str = ""
     database_url: str = ""
     database_owner_url: str = ""
     redis_url: str = ""
@@ -168,7 +169,13 @@ class Machine:
 
     def _prepare(self) -> None:
         code = self.supervisor.run(
-            self._ours("prepare", "--url", self.plan.url, "--model-url", self.urls["model_url"])
+            self._ours(
+                "prepare",
+                "--url",
+                self.plan.public_url or self.plan.url,
+                "--model-url",
+                self.urls["model_url"],
+            )
         )
         if code is None:
             raise Stopped

@@ -3,9 +3,13 @@
 import hashlib
 import os
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
+
 ADDRESS = re.compile(r"^(\[[0-9a-fA-F:]+\]|[^:\s/]+):\d{1,5}$")
+PUBLIC = re.compile(r"^https?://(\[[0-9a-fA-F:]+\]|[a-zA-Z0-9.-]+)(:\d{1,5})?/?$")
 
 
 def first_given(*values: str | None) -> str:
@@ -38,6 +42,23 @@ def database_urls(given: str, given_owner: str, servers: dict[str, str]) -> tupl
 def is_address(entry: str) -> bool:
     """Whether `entry` reads host:port."""
     return bool(ADDRESS.match(entry))
+
+
+def read_public_url(given: str) -> str:
+    """The address without its last slash; '' where none is given."""
+    if given and not PUBLIC.match(given):
+        raise ImproperlyConfigured("PUBLIC_URL is where people find this, such as https://parley.example")
+    return given.rstrip("/")
+
+
+def read_networks(given: list[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Addresses and networks, written as 127.0.0.1 or 10.0.0.0/8."""
+    try:
+        return tuple(ip_network(entry.strip()) for entry in given)
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            f"TRUSTED_PROXIES takes addresses or networks, with commas between: {error}"
+        ) from error
 
 
 def sandbox_folder(data_dir: Path) -> Path:

@@ -9,13 +9,22 @@ import json
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.csp import CSP
 
 from config import pool
-from config.readers import database_urls, first_given, is_address, read_key, sandbox_folder
+from config.readers import (
+    database_urls,
+    first_given,
+    is_address,
+    read_key,
+    read_networks,
+    read_public_url,
+    sandbox_folder,
+)
 
 env = environ.FileAwareEnv()
 
@@ -38,7 +47,8 @@ GIVEN_DATABASE_OWNER_URL = env.str("DATABASE_OWNER_URL", default="")
 GIVEN_REDIS_URL = env.str("REDIS_URL", default="")
 DATABASE_URL, DATABASE_OWNER_URL = database_urls(GIVEN_DATABASE_URL, GIVEN_DATABASE_OWNER_URL, _servers)
 # Where people find this: as the running `up` says, whatever HOST and PORT another command was given.
-PUBLIC_URL = _servers.get("url", f"http://{HOST}:{PORT}")
+GIVEN_PUBLIC_URL = read_public_url(env.str("PUBLIC_URL", default=""))
+PUBLIC_URL = first_given(GIVEN_PUBLIC_URL, _servers.get("url"), f"http://{HOST}:{PORT}")
 REDIS_URL = first_given(GIVEN_REDIS_URL, _servers.get("redis_url"))
 
 
@@ -91,7 +101,8 @@ KEY_SOCKETS_PER_SECOND = env.int("KEY_SOCKETS_PER_SECOND", default=20)
 KEY_MESSAGES_PER_SECOND = env.int("KEY_MESSAGES_PER_SECOND", default=20)
 
 # Django ---------------------------------------------------------------------------------------------------
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", HOST])
+_LOCAL_HOSTS = ["localhost", "127.0.0.1", "[::1]", HOST]
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[*_LOCAL_HOSTS, urlsplit(PUBLIC_URL).hostname or HOST])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 INSTALLED_APPS = [
     "config",
@@ -177,8 +188,31 @@ CACHES = {
     }
 }
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
+
+# In production: PUBLIC_URL=https://… -------------------------------------------------------------------------
+# A proxy ends TLS; from it alone is taken who asks and how (config/proxies.py).
+HTTPS = PUBLIC_URL.startswith("https://")
+TRUSTED_PROXIES = read_networks(env.list("TRUSTED_PROXIES", default=[]))
+if HTTPS and not TRUSTED_PROXIES:
+    raise ImproperlyConfigured(
+        "PUBLIC_URL is https, so a proxy ends TLS: name its address in TRUSTED_PROXIES, such as 127.0.0.1"
+    )
+if HTTPS and DEBUG:
+    raise ImproperlyConfigured("DEBUG shows the inside to everybody: not together with a PUBLIC_URL of https")
+if HTTPS:
+    # By this prefix a browser takes them over https alone, for this host alone, from this host alone.
+    SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-session", "__Host-csrf"
+CSRF_COOKIE_HTTPONLY = True  # no script of ours reads it
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+SECURE_SSL_HOST = urlsplit(PUBLIC_URL).netloc
+SECURE_REDIRECT_EXEMPT = [r"^(health|ready)$"]  # who asks these stands beside us
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS
+# A place in the browsers' own lists can hardly be taken back: that is for the owner of the domain to decide.
+SILENCED_SYSTEM_CHECKS = ["security.W021"]
 
 # The page -------------------------------------------------------------------------------------------------
 SECURE_CSP = {

@@ -1,12 +1,15 @@
 """Whether a browser's request comes from a page of ours. Only who comes with a cookie is asked."""
 
 from django.conf import settings
+from django.http.request import split_domain_port, validate_host
 
 
 def is_ours(origin: str, host: str) -> bool:
     """Whether an `Origin` is that of the host that was asked, or one that the operator trusts."""
-    ours = (f"http://{host}", f"https://{host}") if host else ()
-    return origin in ours or origin in settings.CSRF_TRUSTED_ORIGINS
+    if origin in settings.CSRF_TRUSTED_ORIGINS:
+        return True
+    schemes = ("https",) if settings.HTTPS else ("http", "https")
+    return _is_a_name_of_ours(host) and origin in {f"{scheme}://{host}" for scheme in schemes}
 
 
 def is_foreign(origin: str | None, site: str | None, host: str) -> bool:
@@ -18,3 +21,9 @@ def is_foreign(origin: str | None, site: str | None, host: str) -> bool:
     if origin is not None:
         return not is_ours(origin, host)
     return site not in (None, "same-origin", "none")
+
+
+def _is_a_name_of_ours(host: str) -> bool:
+    """A page of another name that was made to resolve to us (rebinding) names its own host."""
+    name, _port = split_domain_port(host)
+    return bool(name) and validate_host(name, settings.ALLOWED_HOSTS)

@@ -39,7 +39,7 @@ class Command(BaseCommand):
     def _greet(self, ready: dict[str, Any]) -> None:
         first = read_json(settings.DATA_DIR / "first-run.json")
         lines = [_("Parley is ready"), ""]
-        lines.append(_("Open       %s") % _plan().url)
+        lines.append(_("Open       %s") % (settings.GIVEN_PUBLIC_URL or _plan().url))
         if first:
             lines.append(_("Sign in    %(email)s  with  %(password)s") % first)
             lines.append(_("API key    in %s") % (settings.DATA_DIR / "first-run.json"))
@@ -71,6 +71,7 @@ def _plan() -> Plan:
         data_dir=settings.DATA_DIR,
         host=settings.HOST,
         port=settings.PORT,
+        public_url=settings.GIVEN_PUBLIC_URL,
         database_url=settings.GIVEN_DATABASE_URL,
         database_owner_url=settings.GIVEN_DATABASE_OWNER_URL,
         redis_url=settings.GIVEN_REDIS_URL,
