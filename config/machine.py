@@ -168,15 +168,10 @@ class Machine:
         )
 
     def _prepare(self) -> None:
-        code = self.supervisor.run(
-            self._ours(
-                "prepare",
-                "--url",
-                self.plan.public_url or self.plan.url,
-                "--model-url",
-                self.urls["model_url"],
-            )
-        )
+        arguments = ["--url", self.plan.public_url or self.plan.url, "--model-url", self.urls["model_url"]]
+        if not self.plan.database_url and not self.plan.public_url:
+            arguments.append("--one-machine")
+        code = self.supervisor.run(self._ours("prepare", *arguments))
         if code is None:
             raise Stopped
         if code:

@@ -1,5 +1,6 @@
 """All paths of the web: the API, the probes, sign-in, and the pages of each tenant."""
 
+from django.contrib import admin
 from django.urls import include, path
 
 from config.api import api
@@ -10,6 +11,7 @@ urlpatterns = [
     path("ready", ready),
     path("v1/", api.urls),
     path("accounts/", include("allauth.urls")),
+    path("admin/", admin.site.urls),
     path("", include("conversations.urls")),
 ]
 handler400 = "conversations.pages.bad_request"

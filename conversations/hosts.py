@@ -1,6 +1,9 @@
 """The runner hosts, as they last said of themselves, by the database's clock."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from django.db.models.functions import Now
 
@@ -9,19 +12,43 @@ from conversations.models import RunnerHost
 ALIVE = timedelta(seconds=15)
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a runner says of itself; the fields are those of `RunnerHost`. `proof_age`: how old its proof is."""
+
+    name: str
+    tier: str
+    tier_reason: str = ""
+    cli_version: str = ""
+    processes: int = 0
+    findings: tuple[Mapping[str, Any], ...] = ()
+    proof_age: timedelta = timedelta()
+    refuses: str = ""
+    any_tenant: bool = True
+    turns_ended: Mapping[str, int] = field(default_factory=dict)
+
+
 def live_hosts() -> list[RunnerHost]:
     """The hosts that were heard of within 15 s."""
     return list(RunnerHost.objects.filter(seen_at__gt=Now() - ALIVE).order_by("name"))
 
 
-def say_alive(name: str, tier: str, tier_reason: str, cli_version: str, processes: int) -> None:
+def say_alive(said: Said) -> None:
     """Publish this host, with what it proved of its sandbox."""
-    now = Now()
-    said = {"tier": tier, "tier_reason": tier_reason, "cli_version": cli_version, "processes": processes}
+    fields = {
+        "seen_at": Now(),
+        "proved_at": Now() - said.proof_age,
+        "tier": said.tier,
+        "tier_reason": said.tier_reason,
+        "cli_version": said.cli_version,
+        "processes": said.processes,
+        "findings": list(said.findings),
+        "refuses": said.refuses,
+        "any_tenant": said.any_tenant,
+        "turns_ended": dict(said.turns_ended),
+    }
     RunnerHost.objects.update_or_create(
-        name=name,
-        defaults={"seen_at": now, **said},
-        create_defaults={"seen_at": now, "started_at": now, **said},
+        name=said.name, defaults=fields, create_defaults=fields | {"started_at": Now()}
     )
 
 

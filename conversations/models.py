@@ -273,7 +273,12 @@ class TranscriptEntry(models.Model):
 
 
 class RunnerHost(models.Model):
-    """A runner as it last said of itself. Belongs to no tenant."""
+    """A runner as it last said of itself. Belongs to no tenant.
+
+    `findings`: each probe of its last proof as {name, holds, detail}, of the time `proved_at`. `refuses`: why it
+    takes no turn, '' while it does. Without `any_tenant` it works for the first tenant only. `turns_ended`: how
+    many of its turns ended how, since it started.
+    """
 
     name = models.CharField(primary_key=True, max_length=120)
     started_at = models.DateTimeField()
@@ -282,6 +287,15 @@ class RunnerHost(models.Model):
     tier_reason = models.TextField(blank=True)
     cli_version = models.CharField(max_length=40, blank=True)
     processes = models.PositiveIntegerField(default=0)
+    findings = models.JSONField(default=list)
+    proved_at = models.DateTimeField(null=True, blank=True)
+    refuses = models.TextField(blank=True)
+    any_tenant = models.BooleanField(default=True)
+    turns_ended = models.JSONField(default=dict)
+
+    class Meta:
+        verbose_name = _("runner host")
+        verbose_name_plural = _("Isolation of runner hosts")
 
     def __str__(self) -> str:
         return self.name

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from claude_runner import EngineError, Pool, Proof, RunnerSettings
 from conversations import leases
-from conversations.hosts import say_alive, say_gone
+from conversations.hosts import Said, say_alive, say_gone
 from conversations.launch import launch_for_author
 from conversations.leases import LEASE, Claim, Lease
 from conversations.models import Control
@@ -216,10 +216,15 @@ class Runner:
             await asyncio.sleep(RENEW_SECONDS)
 
     async def _say_alive(self) -> None:
-        proof, processes = self.host.proof, len(self.pool.live())
-        await across_tenants(
-            say_alive, self.host.name, proof.tier, proof.reason, self.host.cli_version, processes
+        proof = self.host.proof
+        said = Said(
+            name=self.host.name,
+            tier=proof.tier,
+            tier_reason=proof.reason,
+            cli_version=self.host.cli_version,
+            processes=len(self.pool.live()),
         )
+        await across_tenants(say_alive, said)
 
     async def _watch_leases(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Founding a tenant from outside: by the first `manage.py up`, and by `manage.py create_tenant`."""
+"""What is made from outside, by commands and the first `manage.py up`: tenants, and who operates the platform."""
 
 import secrets
 from dataclasses import asdict, dataclass, field
@@ -39,6 +39,15 @@ def found_tenant(slug: str, email: str, name: str = "", url: str = "") -> Founde
         with tenant_context(membership.tenant_id):
             _key, plain = ApiKey.objects.issue(membership, _("First key"))
     return Founded(url=url, email=owner.email, password=password, api_key=plain, tenant=slug)
+
+
+def make_platform_admin(email: str) -> tuple[User, str | None]:
+    """Let the account with that e-mail operate the platform; a new one comes with its password."""
+    with transaction.atomic():
+        user, password = _account(email)
+        user.is_staff = True
+        user.save(update_fields=["is_staff"])
+    return user, password
 
 
 def _account(email: str) -> tuple[User, str | None]:

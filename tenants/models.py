@@ -28,7 +28,7 @@ from tenants.access import Caller
 from tenants.context import tenant_context
 from tenants.drafts import CredentialDraft, checked_name
 from tenants.errors import Conflict, InvalidRequest, NotFound
-from tenants.roles import ALL_SCOPES, Action, CredentialKind, CredentialState, Role, Scope
+from tenants.roles import ALL_SCOPES, Action, CredentialKind, CredentialState, LeastTier, Role, Scope
 from tenants.secrets import new_tenant_key, seal, unseal
 
 SECRET_FIELD = "credential.secret"
@@ -103,7 +103,10 @@ class TenantManager(models.Manager["Tenant"]):
 
 
 class Tenant(models.Model):
-    """An organisation or a person that everything else belongs to. `sealed_key` is its key, see `secrets`."""
+    """An organisation or a person that everything else belongs to. `sealed_key` is its key, see `secrets`.
+
+    `least_tier`: its turns run on no host with a weaker sandbox; '' takes whatever the operator runs.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     slug = models.CharField(
@@ -113,6 +116,13 @@ class Tenant(models.Model):
     )
     name = models.CharField(max_length=120)
     sealed_key = models.BinaryField(editable=False)
+    least_tier = models.CharField(
+        _lazy("least sandbox"),
+        max_length=20,
+        choices=LeastTier.choices,
+        blank=True,
+        help_text=_lazy("Turns wait for a host that is good enough. Empty: whatever the operator runs."),
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects: ClassVar[TenantManager] = TenantManager()

@@ -112,3 +112,12 @@ class CredentialState(models.TextChoices):
     UNTRIED = "untried", _("not tried yet")
     WORKING = "working", _("working")
     REFUSED = "refused", _("refused by the server")
+
+
+class LeastTier(models.TextChoices):
+    """The weakest sandbox that a tenant's turns may run in, strongest first. '' takes what the operator runs."""
+
+    BUBBLEWRAP_UID = "bubblewrap-uid", _("bubblewrap with a user of its own")
+    BUBBLEWRAP = "bubblewrap", _("bubblewrap")
+    LANDLOCK = "landlock", _("Landlock and seccomp")
+    NONE = "none", _("none")

@@ -11,7 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from conversations.hosts import say_alive, say_gone
+from conversations.hosts import Said, say_alive, say_gone
 from tests.cast import House
 from tests.cluster.processes import Process, eventually, web_process
 from tests.cluster.relay import relayed
@@ -27,7 +27,7 @@ def _runner(database: None) -> Iterator[None]:
 
 def ready(web: Process) -> tuple[int, list[str]]:
     """What `web` says, a runner having been heard of just now."""
-    say_alive(RUNNER, "bubblewrap", "", "2.1", 0)
+    say_alive(Said(RUNNER, "bubblewrap", cli_version="2.1"))
     answer = httpx.get(f"{web.url}/ready", timeout=10)
     return answer.status_code, answer.json().get("missing", [])
 

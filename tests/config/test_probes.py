@@ -9,7 +9,7 @@ from asgiref.sync import async_to_sync
 from django.test import AsyncClient, override_settings
 from django.utils import timezone
 
-from conversations.hosts import say_alive
+from conversations.hosts import Said, say_alive
 from conversations.models import RunnerHost
 
 
@@ -27,7 +27,7 @@ def ask(path: str) -> tuple[int, dict[str, object]]:
 
 def alive(cli_version: str = "2.1") -> str:
     name = f"host-{uuid4()}"
-    say_alive(name, "bubblewrap", "not started as root", cli_version, 0)
+    say_alive(Said(name, "bubblewrap", "not started as root", cli_version))
     return name
 
 

@@ -16,7 +16,7 @@ from config.files import read_json, write_private_json
 from tenants.authentication import caller_for_key
 from tenants.context import tenant_context
 from tenants.drafts import CredentialDraft
-from tenants.founding import found_tenant
+from tenants.founding import found_tenant, make_platform_admin
 from tenants.models import Credential, User
 from tenants.roles import CredentialKind
 
@@ -32,12 +32,15 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--url", required=True, help="where people will find this")
         parser.add_argument("--model-url", required=True, help="where the offline model listens")
+        parser.add_argument(
+            "--one-machine", action="store_true", help="the first tenant's owner operates the platform, too"
+        )
 
-    def handle(self, *args: Any, url: str, model_url: str, **options: Any) -> None:
+    def handle(self, *args: Any, url: str, model_url: str, one_machine: bool, **options: Any) -> None:
         with _alone():
             call_command("migrate", database="owner", interactive=False, verbosity=0)
             if not User.objects.exists():
-                found(url, model_url)
+                found(url, model_url, one_machine)
         follow_model(model_url)
         follow_url(url)
 
@@ -53,7 +56,7 @@ def _alone() -> Iterator[None]:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATING])
 
 
-def found(url: str, model_url: str) -> None:
+def found(url: str, model_url: str, one_machine: bool) -> None:
     """The first tenant, its owner, a key, and the offline model as its credential; all of it, or nothing."""
     draft = CredentialDraft.checked(
         name=_("Offline model (scripted, not Claude)"),
@@ -63,6 +66,8 @@ def found(url: str, model_url: str) -> None:
     )
     with transaction.atomic():
         founded = found_tenant(SLUG, OWNER, _("Home"), url=url)
+        if one_machine:
+            make_platform_admin(OWNER)
         caller = caller_for_key(founded.api_key)
         with tenant_context(caller.tenant_id):
             credential = Credential.objects.create_for(caller, draft, default=True)

@@ -1,0 +1,106 @@
+"""WHO in the platform's admin: all people and tenants; of the chosen tenant its members, credentials and keys.
+
+Nothing here shows a secret: of a credential its last four characters, of a key its prefix.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
+from django.views.decorators.http import require_POST
+
+from tenants.models import ApiKey, Credential, Membership, Tenant, User
+from tenants.platform import PlatformAdmin, TenantRowAdmin, choose, tenants_like
+
+
+@admin.register(User)
+class UserAdmin(PlatformAdmin):
+    """A person who left is stopped from signing in, not deleted: rows of many tenants refer to them."""
+
+    fields = ("email", "name", "is_active", "is_staff", "date_joined", "last_login")
+    changeable = ("name", "is_active", "is_staff")
+    list_display = ("email", "name", "is_active", "is_staff", "last_login")
+    list_filter = ("is_staff", "is_active")
+    search_fields = ("email", "name")
+    ordering = ("email",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
+        """Nobody locks themselves out."""
+        fixed = super().get_readonly_fields(request, obj)
+        return [*fixed, "is_active", "is_staff"] if obj == request.user else fixed
+
+
+@admin.register(Tenant)
+class TenantAdmin(TenantRowAdmin):
+    """The list shows all tenants, to choose one of; the page of one is that of the chosen."""
+
+    fields = ("slug", "name", "least_tier", "created_at")
+    changeable = ("name", "least_tier")
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.admin_site.has_permission(request)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(require_POST(self.choose))
+        return [path("<uuid:tenant_id>/choose/", view, name="choose_tenant"), *super().get_urls()]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> TemplateResponse:
+        query = request.GET.get("q", "").strip()[:100]
+        context = self.admin_site.each_context(request) | {
+            "title": _("Tenants"),
+            "opts": self.opts,
+            "query": query,
+            "tenants": tenants_like(query),
+        }
+        return TemplateResponse(request, "admin/tenants.html", context)
+
+    def choose(self, request: HttpRequest, tenant_id: UUID) -> HttpResponse:
+        """From now on this browser looks into this tenant."""
+        tenant = choose(request, tenant_id)
+        messages.info(request, _("You look into the tenant %(slug)s now.") % {"slug": tenant.slug})
+        return redirect("admin:index")
+
+
+@admin.register(Membership)
+class MembershipAdmin(TenantRowAdmin):
+    """To look at: who joins and leaves is the business of the tenant's own admins."""
+
+    fields = ("user", "role", "created_at")
+    list_display = ("user", "role", "created_at")
+    list_filter = ("role",)
+    list_select_related = ("user",)
+    search_fields = ("user__email",)
+
+
+@admin.register(Credential)
+class CredentialAdmin(TenantRowAdmin):
+    fields = (
+        "name",
+        "kind",
+        "base_url",
+        "last4",
+        "owner",
+        "is_default",
+        "state",
+        "last_used_at",
+        "created_at",
+    )
+    list_display = ("name", "kind", "last4", "owner", "is_default", "state", "last_used_at")
+
+    @admin.display(description=_lazy("Owner"))
+    def owner(self, credential: Credential) -> str:
+        return credential.owner
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(TenantRowAdmin):
+    fields = ("name", "prefix", "scopes", "expires_at", "last_used_at", "created_at")
+    list_display = ("name", "prefix", "scopes", "expires_at", "last_used_at")

@@ -1,0 +1,189 @@
+"""The platform's admin: who gets in, and that it sees one tenant at a time, and of that no secret and no text."""
+
+import json
+from uuid import uuid4
+
+import pytest
+from django.contrib import admin
+from django.core.management import call_command
+from django.test import Client
+from django.urls import URLPattern, URLResolver, reverse
+
+from tenants.context import tenant_context
+from tenants.models import Credential, Tenant
+from tests.cast import House, Person, found_house
+from tests.conversations.stage import say
+from tests.tenants.test_credentials import SECRET, keep
+
+SAID = "what only its author may read"
+
+
+@pytest.fixture
+def platform_admin(house: House) -> Client:
+    """Who operates the platform; here a member of the house, too."""
+    person = house.owner
+    person.user.is_staff = True
+    person.user.save()
+    return person.client
+
+
+def pages() -> set[str]:
+    """Every page of the admin that needs no object."""
+    return {
+        reverse(f"admin:{pattern.name}")
+        for pattern in _patterns(admin.site.urls[0])
+        if pattern.name and not pattern.pattern.converters and pattern.pattern.regex.groups == 0
+    }
+
+
+def _patterns(urls: list[URLPattern | URLResolver]) -> list[URLPattern]:
+    found: list[URLPattern] = []
+    for url in urls:
+        found += _patterns(url.url_patterns) if isinstance(url, URLResolver) else [url]
+    return found
+
+
+def look_into(client: Client, house: House) -> None:
+    answer = client.post(reverse("admin:choose_tenant", args=[house.id]), follow=True)
+    assert house.slug in answer.text
+
+
+def test_there_are_pages() -> None:
+    assert {"/admin/", "/admin/tenants/tenant/", "/admin/conversations/runnerhost/"} <= pages()
+
+
+def test_who_is_not_signed_in_is_sent_to_the_one_sign_in(database: None) -> None:
+    for page in pages() - {"/admin/jsi18n/"}:
+        way = [url for url, _status in Client().get(page, follow=True).redirect_chain]
+        assert way[-1].startswith("/accounts/login/"), page
+
+
+def test_an_owner_of_a_tenant_finds_no_such_page(owner: Person) -> None:
+    for page in pages() - {"/admin/jsi18n/"}:
+        assert owner.client.get(page, follow=True).status_code == 404, page
+
+
+def test_a_stopped_admin_is_out_at_once(house: House, platform_admin: Client) -> None:
+    assert platform_admin.get("/admin/").status_code == 200
+    house.owner.user.is_active = False
+    house.owner.user.save()
+    assert platform_admin.get("/admin/").status_code == 302
+
+
+def test_no_page_adds_anything(house: House, platform_admin: Client) -> None:
+    look_into(platform_admin, house)
+    adding = {page for page in pages() if page.endswith("/add/")}
+    assert adding
+    for page in adding:
+        assert platform_admin.get(page).status_code == 403, page
+
+
+def test_every_other_page_opens(house: House, platform_admin: Client) -> None:
+    look_into(platform_admin, house)
+    elsewhere = {"/admin/login/", "/admin/logout/", "/admin/password_change/", "/admin/autocomplete/"}
+    for page in pages() - elsewhere:
+        if not page.endswith("/add/"):
+            assert platform_admin.get(page).status_code == 200, page
+
+
+def test_all_tenants_are_listed_and_found_by_name(platform_admin: Client) -> None:
+    other = found_house("listed")
+    answer = platform_admin.get("/admin/tenants/tenant/", {"q": other.slug.upper()})
+    assert answer.text.count("Look into it") == 1
+    assert other.slug in answer.text
+
+
+def test_without_a_tenant_no_row_of_any_is_seen(house: House, platform_admin: Client) -> None:
+    keep(house.owner, "Kept by the house")
+    for page in ("/admin/tenants/membership/", "/admin/tenants/credential/", "/admin/tenants/apikey/"):
+        assert platform_admin.get(page).status_code == 403, page
+    assert "Kept by the house" not in platform_admin.get("/admin/", follow=True).text
+
+
+def test_in_a_tenant_its_rows_are_seen_and_no_other(house: House, platform_admin: Client) -> None:
+    other = found_house("other")
+    keep(house.owner, "Kept by the house")
+    theirs = keep(other.owner, "Kept by the other")
+    look_into(platform_admin, house)
+    listed = platform_admin.get("/admin/tenants/credential/").text
+    assert "Kept by the house" in listed
+    assert "Kept by the other" not in listed
+    foreign = reverse("admin:tenants_credential_change", args=[theirs.id])
+    assert "Kept by the other" not in platform_admin.get(foreign, follow=True).text
+    look_into(platform_admin, other)
+    assert "Kept by the other" in platform_admin.get(foreign).text
+
+
+def test_a_form_of_a_tenant_changes_nothing_once_another_is_chosen(
+    house: House, platform_admin: Client
+) -> None:
+    other = found_house("other")
+    look_into(platform_admin, other)
+    change = reverse("admin:tenants_tenant_change", args=[house.id])
+    platform_admin.post(change, {"name": "Taken", "least_tier": ""})
+    with tenant_context(house.id):
+        assert Tenant.objects.get().name != "Taken"
+
+
+def test_a_tenants_least_tier_is_set(house: House, platform_admin: Client) -> None:
+    look_into(platform_admin, house)
+    change = reverse("admin:tenants_tenant_change", args=[house.id])
+    given = {"name": "House", "least_tier": "bubblewrap", "slug": "taken", "sealed_key": "x"}
+    assert platform_admin.post(change, given).status_code == 302
+    with tenant_context(house.id):
+        tenant = Tenant.objects.get()
+    assert (tenant.least_tier, tenant.slug) == ("bubblewrap", house.slug)
+
+
+def test_nothing_secret_and_nothing_that_was_said_is_on_any_page(
+    house: House, platform_admin: Client
+) -> None:
+    credential = keep(house.owner)
+    key = house.owner.key
+    submitted = say(house.owner.caller, SAID)
+    look_into(platform_admin, house)
+    conversation = reverse("admin:conversations_conversation_change", args=[submitted.conversation])
+    history = reverse("admin:conversations_conversation_history", args=[submitted.conversation])
+    objects = [
+        reverse("admin:tenants_credential_change", args=[credential.id]),
+        reverse("admin:tenants_credential_history", args=[credential.id]),
+        reverse("admin:tenants_membership_change", args=[house.owner.membership.id]),
+        conversation,
+        history,
+    ]
+    with tenant_context(house.id):
+        sealed = bytes(Credential.objects.get(id=credential.id).sealed_secret)
+    texts = [platform_admin.get(page, follow=True).text for page in [*pages(), *objects]]
+    assert any(str(submitted.conversation) in text for text in texts)
+    for text in texts:
+        for secret in (SECRET, SECRET[5:], key, key.rpartition("_")[2], SAID, sealed.hex(), repr(sealed)):
+            assert secret not in text
+    assert platform_admin.get(conversation).status_code == 404
+    assert platform_admin.get(history).status_code == 404
+
+
+def test_an_admin_can_not_lock_themselves_out(house: House, platform_admin: Client) -> None:
+    own = reverse("admin:tenants_user_change", args=[house.owner.user.id])
+    platform_admin.post(own, {"name": "Still here"})
+    house.owner.user.refresh_from_db()
+    assert house.owner.user.is_staff
+    assert house.owner.user.is_active
+    assert house.owner.user.name == "Still here"
+
+
+def test_a_person_can_be_stopped_from_signing_in(house: House, platform_admin: Client) -> None:
+    person = house.member
+    platform_admin.post(reverse("admin:tenants_user_change", args=[person.user.id]), {"name": "Gone"})
+    person.user.refresh_from_db()
+    assert not person.user.is_active
+
+
+def test_a_command_makes_a_platform_admin(database: None, capsys: pytest.CaptureFixture[str]) -> None:
+    email = f"operator-{uuid4()}@example.org"
+    call_command("create_platform_admin", email)
+    told = json.loads(capsys.readouterr().out)
+    client = Client()
+    client.post("/accounts/login/", {"login": email, "password": told["password"]})
+    assert client.get("/admin/").status_code == 200
+    call_command("create_platform_admin", email)
+    assert json.loads(capsys.readouterr().out) == {"email": email, "password": None}
