@@ -3,6 +3,7 @@
 SANDBOX_DIR/            0711, ours
     cli/VERSION/claude  0755, ours
     etc/                passwd and the like, as a sandbox shows them
+    calls.bpf           the system calls that a sandbox refuses
     s/HEX.sock          0600, the gateway's socket of one conversation
     c/UUID/             0700, of the conversation's uid
         home/  workspace/  config/
@@ -10,16 +11,19 @@ SANDBOX_DIR/            0711, ours
 
 import hashlib
 import os
+import platform
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from claude_runner import seccomp
 from claude_runner.errors import SandboxUnavailable
 from claude_runner.spec import RunnerSettings
 
 LONGEST_SOCKET_PATH = 107
+CALLS = "calls.bpf"
 ETC = {
     "passwd": "root:x:0:0:root:/root:/bin/false\nagent:x:1000:1000:agent:/home/agent:/bin/bash\n",
     "group": "root:x:0:\nagent:x:1000:\n",
@@ -35,6 +39,18 @@ class Place:
     folder: Path
     socket: Path
     uid: int | None
+
+    @property
+    def etc(self) -> Path:
+        return self.folder.parent.parent / "etc"
+
+    @property
+    def calls(self) -> Path:
+        """The system calls that are refused. SandboxUnavailable on a machine that we know no numbers of."""
+        path = self.folder.parent.parent / CALLS
+        if not path.exists():
+            seccomp.program()
+        return path
 
     @property
     def home(self) -> Path:
@@ -91,11 +107,9 @@ class Folders:
             folder.mkdir(exist_ok=True)
             folder.chmod(0o711)
         for name, text in ETC.items():
-            path = self.root / "etc" / name
-            # Never emptied for a moment: live sandboxes show this very file.
-            if not path.exists() or path.read_text() != text:
-                path.write_text(text)
-            path.chmod(0o644)
+            _keep(self.root / "etc" / name, text.encode())
+        if platform.machine() in seccomp.AUDIT_ARCH:
+            _keep(self.root / CALLS, seccomp.program())
 
     def socket(self, conversation: UUID) -> Path:
         return self.root / "s" / f"{conversation.hex}.sock"
@@ -137,6 +151,13 @@ class Folders:
         if folder.exists():
             self._taken.discard(folder.stat().st_uid)
             shutil.rmtree(folder)
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """A file that all may read. Never emptied for a moment: live sandboxes show this very one."""
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
+    path.chmod(0o644)
 
 
 def _usable_uids(settings: RunnerSettings) -> tuple[int, int]:

@@ -32,6 +32,7 @@ found mount "$(mount -t tmpfs none /tmp 2>/dev/null && echo 'it can mount')"
 found uid "$(test $(id -u) = 0 && echo 'it runs as root')"
 privileges=$(status NoNewPrivs 1)$(status CapEff 0000000000000000)
 found privileges "$(test $privileges = 11 || echo 'it has or may gain privileges')"
+found 'system calls' "$(test $(status Seccomp 2) = 1 || echo 'no filter of system calls is loaded')"
 found 'read-only system' "$(echo $(writes / /usr /etc /dev /run))"
 foreign=$(test "$(cat /proc/1/comm)" = bwrap || echo "it sees the host's processes")
 found 'foreign processes' "$foreign"
@@ -48,7 +49,7 @@ found environment "${foreign:+it reads the variables $(echo $foreign)}"
 """
 NAMES = (
     *("network", "loopback services", "metadata address", "shadow file", "user namespaces", "mount", "uid"),
-    *("privileges", "read-only system", "foreign processes", "namespaces", "own folders"),
+    *("privileges", "system calls", "read-only system", "foreign processes", "namespaces", "own folders"),
     *("other conversations", "gateway sockets", "environment", "own uid"),
 )
 # What a tier may lack and still be proved.
@@ -132,7 +133,7 @@ def _look_around(tier: Tier, place: Place, neighbour: Place, port: int) -> tuple
     )
     script = ["/bin/sh", "-c", LOOK_AROUND, "probe"]
     arguments = [*script, str(neighbour.folder), str(neighbour.socket), str(port), namespaces]
-    said = _run(walled(tier, place, place.folder.parent.parent / "etc" / "hosts", arguments, {}))
+    said = _run(walled(tier, place, place.etc / "hosts", arguments, {}))
     holes = dict(line.split("\t", 1) for line in said.splitlines() if "\t" in line)
     holes["own uid"] = "" if place.uid is not None else "it runs under the runner's own uid"
     return tuple(

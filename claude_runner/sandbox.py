@@ -21,6 +21,7 @@ SYSTEM_FILES = (
     "/etc/ssl/certs",
     "/etc/ssl/openssl.cnf",
 )
+CALLS_FD = 9
 USR_LINKS = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 
 
@@ -69,7 +70,7 @@ def walled(tier: Tier, place: Place, cli: Path, arguments: list[str], env: dict[
     if tier is Tier.NONE:
         argv = [*_drop(place, dies_with_parent=True), *arguments]
         return Launch(argv, env, place.workspace, walled=False)
-    argv = [*_drop(place), *_bubblewrap(place, cli, env), "--", *arguments]
+    argv = [*_filtered(place), *_drop(place), *_bubblewrap(place, cli, env), "--", *arguments]
     return Launch(argv, {}, Path("/"), walled=True)
 
 
@@ -95,6 +96,11 @@ def _tool(name: str) -> str:
     return path
 
 
+def _filtered(place: Place) -> list[str]:
+    """Opens the filter for bubblewrap, each time anew: who shares an open file shares how far it is read."""
+    return ["/bin/sh", "-c", f'calls=$1; shift; exec "$@" {CALLS_FD}<"$calls"', "sandbox", str(place.calls)]
+
+
 def _drop(place: Place, *, dies_with_parent: bool = False) -> list[str]:
     if place.uid is None:
         argv = [_tool("setpriv"), "--no-new-privs"]
@@ -105,15 +111,19 @@ def _drop(place: Place, *, dies_with_parent: bool = False) -> list[str]:
 
 
 def _bubblewrap(place: Place, cli: Path, env: dict[str, str]) -> list[str]:
-    etc = place.folder.parent.parent / "etc"
     argv = [
         _tool("bwrap"),
+        *("--seccomp", str(CALLS_FD)),
         *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"),
         *("--uid", "1000", "--gid", "1000", "--hostname", "sandbox", "--clearenv"),
         *("--ro-bind", "/usr", "/usr"),
         *_usr_links(),
         *(part for path in SYSTEM_FILES for part in ("--ro-bind-try", path, path)),
-        *(part for path in sorted(etc.iterdir()) for part in ("--ro-bind", str(path), f"/etc/{path.name}")),
+        *(
+            part
+            for path in sorted(place.etc.iterdir())
+            for part in ("--ro-bind", str(path), f"/etc/{path.name}")
+        ),
         *("--proc", "/proc", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"),
         # bubblewrap's own /dev is a file system to write to, as large as half of the memory.
         *("--dev", "/dev", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),

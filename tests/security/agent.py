@@ -7,6 +7,7 @@ it becomes UID first (0 stays root). Its interpreter may lie where that uid can'
 import asyncio
 import json
 import os
+import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +26,7 @@ from claude_runner import (
     prove_tier,
 )
 from claude_runner.scripted_model import ScriptedModel
+from claude_runner.seccomp import AUDIT_ARCH, REFUSED, WATCHED
 from tests.purse import Purse
 
 CANARY = "canary-4f1d"
@@ -33,6 +35,28 @@ NEIGHBOUR = f"{CANARY}-neighbour"
 ENVIRONMENT = f"{CANARY}-environment"
 HOST_FILE = f"{CANARY}-host-file"
 FOLDERS = "/home /config /workspace /tmp /run /etc /dev /var /opt /srv /root /mnt"
+
+
+def _number(name: str) -> int:
+    number = (REFUSED.get(name) or WATCHED[name])[list(AUDIT_ARCH).index(platform.machine())]
+    assert number is not None
+    return number
+
+
+def calls(*names: str, arguments: str = "0, 0, 0, 0, 0") -> str:
+    """A command that makes these system calls and prints each with the kernel's answer."""
+    numbers = " ".join(f"{name} {_number(name)}" for name in names)
+    program = f"my %n = qw({numbers}); for (sort keys %n) {{ $! = 0; my $r = syscall($n{{$_}}, {arguments}); "
+    return f"perl -e '{program} printf qq(%s: %s;\\n), $_, $r < 0 ? $! : qq(done) }}'"
+
+
+OUTLAWED = (
+    *("io_uring_setup", "add_key", "keyctl", "request_key", "bpf", "ptrace", "process_vm_readv"),
+    *("perf_event_open", "userfaultfd", "mount", "umount2", "fsopen", "move_mount", "open_tree", "setns"),
+    *("pivot_root", "chroot", "kexec_load", "init_module", "name_to_handle_at", "kcmp", "memfd_secret"),
+)
+NEW_USER_NAMESPACE = "0x10000000, 0, 0, 0, 0"
+TYPE_INTO_A_TERMINAL = "0, 0x5412, 0, 0, 0"
 
 LOOKS = (
     "run env",
@@ -51,6 +75,18 @@ LOOKS = (
     "run cat /proc/net/dev | tail -n +3 | cut -d: -f1; echo; ls /sys/class/net 2>&1; true",
     "run for a in 127.0.0.1/22 169.254.169.254/80 10.0.0.1/80 1.1.1.1/443; do (exec 3<>/dev/tcp/$a); done; true",
     "run find / -path /proc -prune -o \\( -type s -o -type p \\) -print 2>/dev/null; ls -A / /workspace /home",
+    "run ls /run /tmp /dev/shm /dev/mqueue 2>&1; ipcs -m | tail -n +4; cat /proc/sysvipc/shm | wc -l",
+    "run getent hosts example.com || echo unresolved; cat /etc/resolv.conf 2>&1; true",
+    "run for a in ::1/22 fe80::1/80 192.168.0.1/80 100.100.100.200/80; do (exec 3<>/dev/tcp/$a); done; true",
+    "run python3 -c 1 2>/dev/null; ip address 2>&1 | head -3; cat /proc/net/tcp /proc/net/udp | wc -l",
+    f"run {calls(*OUTLAWED)}",
+    f"run {calls('unshare', 'clone', arguments=NEW_USER_NAMESPACE)}",
+    f"run {calls('ioctl', arguments=TYPE_INTO_A_TERMINAL)}",
+    f"run {calls('clone3')}",
+    f"run for f in 17 38 40 29; do export f; echo $f; {calls('socket', arguments='$ENV{f} + 0, 3, 0')}; done",
+    "run unshare -r true; unshare -m true; bwrap --bind / / true; nsenter -t 1 -a true; echo nested",
+    "run cp /bin/sh s && chmod 6755 s && ./s -c 'id -u; grep -h -e NoNewPrivs -e Cap -e Seccomp /proc/self/status'",
+    "run su -c 'id -u' 2>&1; sudo -n id -u 2>&1; mount -t tmpfs none /tmp 2>&1; echo tried",
     "run id; cat /etc/passwd; ps aux 2>/dev/null | wc -l; ls /proc | grep -c '^[0-9]'",
 )
 

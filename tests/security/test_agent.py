@@ -1,10 +1,11 @@
-"""T10, T14, T15: an agent looks for credentials, other files and a network, with the CLI's own tools.
+"""T10, T14, T15, T17: an agent looks for credentials, other files, a network and holes, with the CLI's own tools.
 
 Asked of both tiers of bubblewrap: as root, which drops to a uid of its own, and as an ordinary user.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from claude_runner import Tier
-from tests.security.agent import CANARY, CREDENTIAL, ENVIRONMENT, LOOKS
+from tests.security.agent import CANARY, CREDENTIAL, ENVIRONMENT, LOOKS, OUTLAWED, calls
 
 pytestmark = pytest.mark.needs_bubblewrap
 
@@ -95,7 +96,7 @@ def test_t14_links_and_paths_that_leave_show_nothing_of_the_host(agent: Looked) 
 def test_t15_there_is_no_network_but_an_empty_loopback(agent: Looked) -> None:
     assert agent.saw("run cat /proc/net/dev").split()[0] == "lo"
     assert "eth0" not in agent.saw("run cat /proc/net/dev")
-    refused = agent.saw("run for a in")
+    refused = agent.saw("run for a in 127")
     assert refused.count("connect: Network is unreachable") == 3
     assert refused.count("connect: Connection refused") == 1
 
@@ -104,3 +105,65 @@ def test_t14_no_socket_of_the_host_is_in_reach(agent: Looked) -> None:
     sockets = [line for line in agent.saw("run find").splitlines() if line.endswith(".sock")]
     assert len(sockets) == 1, "the gateway's own"
     assert "postgres" not in agent.saw("run id")
+
+
+def test_t14_no_shared_memory_and_no_queue_of_others(agent: Looked) -> None:
+    shared = agent.saw("run ls /run")
+    assert "model.sock" in shared
+    assert shared.splitlines()[-1] == "1", "the heading of a list of shared memory that is empty"
+    assert CANARY not in shared
+
+
+def test_t15_no_name_resolves_and_no_other_network_is_reached(agent: Looked) -> None:
+    assert "unresolved" in agent.saw("run getent")
+    reached = agent.saw("run for a in ::1")
+    assert (
+        len(re.findall("connect: (Connection refused|Network is unreachable|Invalid argument)", reached)) >= 3
+    )
+    assert "eth0" not in agent.saw("run python3 -c 1")
+
+
+def test_t17_system_calls_into_the_kernel_and_other_processes_are_refused(agent: Looked) -> None:
+    answers = dict(re.findall(r"(\w+): ([^;]+);", agent.saw(f"run {calls(*OUTLAWED)}")))
+    assert set(answers) == set(OUTLAWED)
+    assert set(answers.values()) == {"Operation not permitted"}
+    unfiltered = subprocess.run(
+        ["/bin/bash", "-c", calls("keyctl", "add_key", "kcmp", "process_vm_readv")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Operation not permitted" not in unfiltered.stdout, (
+        "outside the same calls get as far as the kernel"
+    )
+
+
+def test_t17_no_namespace_within_a_namespace(agent: Looked) -> None:
+    asked = agent.saw("run perl")
+    assert "unshare: Operation not permitted;" in asked
+    assert "clone: Operation not permitted;" in asked
+    assert "clone3: Function not implemented;" in asked
+    nested = agent.saw("run unshare")
+    assert nested.count("unshare: unshare failed") == 2
+    assert "nested" in nested
+
+
+def test_t17_nothing_is_typed_into_a_terminal(agent: Looked) -> None:
+    assert "ioctl: Operation not permitted;" in agent.saw("run perl")
+
+
+def test_t17_no_raw_kernel_or_host_sockets(agent: Looked) -> None:
+    answers = agent.saw("run for f in 17")
+    assert answers.count("socket: Address family not supported by protocol;") == 4
+
+
+def test_t17_setuid_programs_give_nothing(agent: Looked) -> None:
+    lines = agent.saw("run cp /bin/sh").splitlines()
+    assert lines[0] == "1000"
+    status = dict(line.split(":\t") for line in lines[1:])
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+    assert {status[name].strip("0") for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {""}
+    tried = agent.saw("run su").splitlines()
+    assert tried[-1] == "tried"
+    assert "0" not in tried
