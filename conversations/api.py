@@ -1,12 +1,15 @@
 """The HTTP mouth of the line: conversations, their turns and events. See the wire contract in docs/api.md."""
 
+import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from time import monotonic
 from typing import Any, Literal
 from uuid import UUID
 
+from django.db import Error
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.translation import gettext as _
@@ -27,12 +30,15 @@ from tenants.context import in_tenant
 from tenants.errors import TYPES, ApiError, Conflict, InvalidRequest, NotFound
 from tenants.models import uuid_of
 
+logger = logging.getLogger("parley.api")
+
 router = Router(tags=["conversations"])
 
 type Record = dict[str, Any]
 
 PAGE = 50
 ASK_AGAIN_SECONDS = 3.0
+KEEP_ALIVE_SECONDS = 15.0
 STATUS_OF = {kind: status for status, kind in TYPES.items() if status != Conflict.default_status}
 
 
@@ -102,9 +108,9 @@ async def chat_stream(request: HttpRequest, body: ChatBody) -> HttpResponseBase:
     headers = {"x-conversation-id": str(submitted.conversation)}
     if output == "stream-json":
         return _event_stream(request, _turn_events(caller, submitted), headers)
-    async with aclosing(_turn_events(caller, submitted)) as events:
+    async with aclosing(_while_allowed(request, _turn_events(caller, submitted))) as events:
         async for event in events:
-            if event["type"] == "turn.failed" and output == "text":
+            if event and event["type"] == "turn.failed" and output == "text":
                 raise _turn_error(event)
     record = await in_tenant(caller.tenant_id, _turn, submitted.turn)
     if output == "text":
@@ -199,9 +205,9 @@ def _event_stream(
         # The headers leave with the first bytes: nobody shall wait for them until something happens.
         yield ": events follow\n\n"
         async with aclosing(_while_allowed(request, events)) as allowed:
-            async for event in allowed:
-                data = json.dumps(event, ensure_ascii=False)
-                yield f"id: {event['seq']}\nevent: {event['type']}\ndata: {data}\n\n"
+            with suppress(ApiError):  # Who is not allowed any more hears nothing more, not even why.
+                async for event in allowed:
+                    yield _lines_of(event) if event else ": still here\n\n"
 
     return StreamingHttpResponse(
         lines(),
@@ -210,18 +216,47 @@ def _event_stream(
     )
 
 
-async def _while_allowed(request: HttpRequest, events: AsyncGenerator[Wire]) -> AsyncGenerator[Wire]:
-    """The events until the caller's key is revoked, or their session has ended."""
-    asked = monotonic()
-    async with aclosing(events):
-        async for event in events:
-            if monotonic() - asked > ASK_AGAIN_SECONDS:
-                try:
-                    await caller_for_request(request)
-                except ApiError:
-                    return
+def _lines_of(event: Wire) -> str:
+    data = json.dumps(event, ensure_ascii=False)
+    return f"id: {event['seq']}\nevent: {event['type']}\ndata: {data}\n\n"
+
+
+async def _while_allowed(request: HttpRequest, events: AsyncGenerator[Wire]) -> AsyncGenerator[Wire | None]:
+    """The events, and None now and then while there are none: a silent connection is cut on its way.
+
+    ApiError soon after the caller's key was revoked, their session ended, or they were removed.
+    """
+    asked = spoke = monotonic()
+    following = asyncio.ensure_future(anext(events, None))
+    try:
+        while True:
+            await asyncio.wait({following}, timeout=asked + ASK_AGAIN_SECONDS - monotonic())
+            if monotonic() - asked >= ASK_AGAIN_SECONDS:
+                await _assert_welcome(request)
                 asked = monotonic()
-            yield event
+            if following.done():
+                event = following.result()
+                if event is None:
+                    return
+                yield event
+                following = asyncio.ensure_future(anext(events, None))
+            elif monotonic() - spoke >= KEEP_ALIVE_SECONDS:
+                yield None
+            else:
+                continue
+            spoke = monotonic()
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
+        await events.aclose()
+
+
+async def _assert_welcome(request: HttpRequest) -> None:
+    """ApiError where the request would be refused by now. Without a database there is nothing to hear either."""
+    try:
+        await caller_for_request(request)
+    except Error as error:
+        logger.warning("A stream's caller could not be looked up: %s", error)
 
 
 async def _live_events(caller: Caller, conversation: UUID, after: int) -> AsyncGenerator[Wire]:

@@ -39,6 +39,8 @@ RESTART = 1012
 REFUSED = 4000  # and the status of the error, as in 4401 and 4429
 ASK_AGAIN_SECONDS = 3.0
 MOST_SUBSCRIPTIONS = 50
+# A message is asked about where it is stored, in the same trip; a ping gets nothing.
+ASKED_FIRST = frozenset({"subscribe", "interrupt", "permission", "set", "warm"})
 
 
 class ChatConsumer(AsyncWebsocketConsumer):
@@ -90,13 +92,21 @@ class ChatConsumer(AsyncWebsocketConsumer):
         while not self.left:
             await asyncio.sleep(ASK_AGAIN_SECONDS)
             try:
-                self.caller = await caller_for_scope(self.scope)
-            except ApiError as error:
-                await self.leave(REFUSED + AuthenticationError.default_status, error)
+                if await self._is_welcome():
+                    await rates().keep_socket(self.caller, self.id)
             except Error as error:
                 logger.warning("A socket's caller could not be looked up: %s", error)
-            else:
-                await rates().keep_socket(self.caller, self.id)
+
+    async def _is_welcome(self) -> bool:
+        """Look anew at who that is; who is nobody any more is shown out."""
+        try:
+            self.caller = await caller_for_scope(self.scope)
+        except ApiError as error:
+            await self.show_out(error)
+        return not self.left
+
+    async def show_out(self, error: ApiError) -> None:
+        await self.leave(REFUSED + AuthenticationError.default_status, error)
 
     async def leave(self, code: int, error: ApiError | None = None) -> None:
         """Deliver nothing more, take nothing more, close."""
@@ -124,7 +134,11 @@ class ChatConsumer(AsyncWebsocketConsumer):
         frame: Frame = {}
         try:
             frame = parsed(text_data)
+            if frame["type"] in ASKED_FIRST and not await self._is_welcome():
+                return
             await getattr(self, self.commands[frame["type"]])(frame)
+        except AuthenticationError as error:
+            await self.show_out(error)
         except ApiError as error:
             await self.say(error_frame(error) | subject_of(frame))
         except Error:

@@ -8,13 +8,14 @@ from django.utils.translation import gettext as _
 
 from conversations.access import conversation_for, permission_for
 from conversations.events import Wire, record
-from conversations.models import ACTIVE, TITLE_LENGTH, Control, Conversation, TurnState
+from conversations.models import ACTIVE, ENDED, TITLE_LENGTH, Control, Conversation, Turn, TurnState
 from conversations.nudges import nudge_runners, publish
 from conversations.prompts import is_storable
 from conversations.turns import check_options
 from tenants.access import Caller
 from tenants.context import in_tenant
 from tenants.errors import Conflict, InvalidRequest
+from tenants.models import Membership
 
 DECISIONS = ("allow", "allow_always", "deny")
 
@@ -60,6 +61,19 @@ def checked_title(title: str) -> str:
     return title
 
 
+def stop_turns_of(member: Membership, **_signal: object) -> None:
+    """Stop all that a member who leaves has running or waiting, inside the transaction that ends their belonging.
+
+    Nobody is nudged: runners and readers look once a second.
+    """
+    unfinished = Turn.objects.filter(author=member).exclude(state__in=ENDED)
+    # In the order in which the recorder locks them.
+    rows = Conversation.objects.select_for_update().order_by("id")
+    for conversation in rows.filter(id__in=unfinished.values("conversation_id")):
+        for turn in unfinished.filter(conversation=conversation):
+            _stop(conversation, turn)
+
+
 async def _tell(holder: str, events: list[Wire]) -> None:
     if holder:
         await nudge_runners(holder, "control")
@@ -68,17 +82,20 @@ async def _tell(holder: str, events: list[Wire]) -> None:
 
 def _interrupt(caller: Caller, conversation_id: object) -> tuple[str, list[Wire]]:
     conversation = conversation_for(caller, conversation_id, writing=True, lock=True)
-    running = conversation.turns.filter(state__in=ACTIVE).first()
-    if running is not None:
-        _ask(conversation, Control.Kind.INTERRUPT, {}, running.id)
-        return conversation.holder, []
-    queued = conversation.turns.select_for_update().filter(state=TurnState.QUEUED).first()
-    if queued is None:
-        return "", []
-    queued.state, queued.ended_at, queued.stop_reason = TurnState.INTERRUPTED, timezone.now(), "interrupted"
-    queued.save(update_fields=["state", "ended_at", "stop_reason"])
+    turns = conversation.turns
+    turn = turns.filter(state__in=ACTIVE).first() or turns.filter(state=TurnState.QUEUED).first()
+    return (conversation.holder, _stop(conversation, turn)) if turn else ("", [])
+
+
+def _stop(conversation: Conversation, turn: Turn) -> list[Wire]:
+    """Have a turn end: by its runner, or at once where none has it. The conversation's row is locked."""
+    if turn.state in ACTIVE:
+        _ask(conversation, Control.Kind.INTERRUPT, {}, turn.id)
+        return []
+    turn.state, turn.ended_at, turn.stop_reason = TurnState.INTERRUPTED, timezone.now(), "interrupted"
+    turn.save(update_fields=["state", "ended_at", "stop_reason"])
     says: dict[str, Any] = {"stop_reason": "interrupted", "usage": {}, "cost_usd": None, "timing": {}}
-    return conversation.holder, [record(conversation, "turn.interrupted", says, queued)]
+    return [record(conversation, "turn.interrupted", says, turn)]
 
 
 def _answer(caller: Caller, request_id: object, decision: str, message: str) -> str:

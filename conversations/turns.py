@@ -13,13 +13,13 @@ from django.db import IntegrityError, connection
 from django.utils.translation import gettext as _
 
 from conversations import prompts
-from conversations.access import assistant_for, latest_conversation
+from conversations.access import assistant_for, conversation_for, latest_conversation
 from conversations.events import Wire, seq_before, wire
 from conversations.models import Conversation, PermissionMode, Turn, TurnState
 from conversations.nudges import nudge_runners, publish
 from tenants.access import Caller
 from tenants.context import across_tenants, tenant_context
-from tenants.errors import ApiError, Conflict, InvalidRequest, NotFound
+from tenants.errors import ApiError, AuthenticationError, Conflict, InvalidRequest
 from tenants.models import uuid_of
 from tenants.rates import rates
 from tenants.roles import Action
@@ -104,7 +104,8 @@ def check_options(options: dict[str, Any]) -> None:
 async def submit_turn(caller: Caller, submission: Submission) -> Submitted:
     """Queue a turn. The same `client_id` again gives the same turn and starts nothing.
 
-    Raises NotFound, PermissionDenied, InvalidRequest, RateLimited, or Conflict (the id was used otherwise).
+    Raises NotFound, PermissionDenied, InvalidRequest, RateLimited, Conflict (the id was used otherwise), or
+    AuthenticationError (the caller has left meanwhile).
     """
     await rates().count_message(caller)
     submitted = await across_tenants(submit, caller, submission)
@@ -150,7 +151,8 @@ def _store(caller: Caller, submission: Submission, digest: str) -> Submitted:
         conversation = draft(caller, submission.assistant).id
         queued = _queue(caller, submission, digest, conversation, turn)
     if queued is None:
-        raise NotFound(_("There is no such conversation."))
+        conversation_for(caller, conversation, writing=True)
+        raise AuthenticationError  # It is theirs, so they are not a member any more.
     if "full" in queued:
         raise Conflict(_("Too many messages are queued already. Wait until some were answered."))
     seq, at = queued["last_seq"], datetime.fromisoformat(queued["at"])
@@ -181,7 +183,7 @@ def _named(caller: Caller, submission: Submission) -> UUID | None:
 def _queue(
     caller: Caller, submission: Submission, digest: str, conversation: UUID, turn: UUID
 ) -> dict[str, Any] | None:
-    """Calls the database's `queue_turn`: None where the caller has no such conversation."""
+    """Calls the database's `queue_turn`: None where the caller has no such conversation, or writes no more."""
     wanted = {"title": prompts.title_of(submission.content)} | {
         name: submission.options[name]
         for name in ("model", "permission_mode")

@@ -7,8 +7,8 @@ from uuid import UUID
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from tenants.errors import InvalidRequest
-from tenants.models import Credential
+from tenants.errors import AuthenticationError, InvalidRequest
+from tenants.models import Credential, Membership
 from tenants.roles import CredentialState
 from tenants.secrets import SecretError
 
@@ -35,8 +35,10 @@ class ModelCredential:
 def credential_for(tenant_id: UUID, member_id: UUID) -> ModelCredential:
     """The member's default, else the tenant's; where neither has one, the oldest. Inside the tenant's context.
 
-    InvalidRequest where there is none at all, or it does not open.
+    InvalidRequest where there is none at all, or it does not open; AuthenticationError for who has left.
     """
+    if not Membership.objects.current().filter(id=member_id).exists():
+        raise AuthenticationError(_("The author of this message does not belong to the tenant any more."))
     usable = Credential.objects.filter(tenant_id=tenant_id).usable_by(member_id)
     row = usable.select_related("tenant").first()
     if row is None:

@@ -131,8 +131,16 @@ class Tenant(models.Model):
         return self.slug
 
     def enroll(self, user: User, role: Role) -> "Membership":
-        """Make a person a member. Inside the tenant's context."""
-        return Membership.objects.create(tenant=self, user=user, role=role)
+        """Make a person a member, or one again who had left. Inside the tenant's context.
+
+        IntegrityError where they are one.
+        """
+        former = Membership.objects.filter(user=user, left_at__isnull=False).first()
+        if former is None:
+            return Membership.objects.create(tenant=self, user=user, role=role)
+        former.role, former.left_at = role, None
+        former.save(update_fields=["role", "left_at"])
+        return former
 
 
 class TenantRow(models.Model):
@@ -145,12 +153,26 @@ class TenantRow(models.Model):
         abstract = True
 
 
+class MembershipQuerySet(models.QuerySet["Membership"]):
+    """Inside the tenant's context, as everything here."""
+
+    def current(self) -> Self:
+        """Those who belong to the tenant now."""
+        return self.filter(left_at=None)
+
+
 class Membership(TenantRow):
-    """A person in a tenant. Everything inside a tenant refers to its members, never to users."""
+    """A person in a tenant. Everything inside a tenant refers to its members, never to users.
+
+    Who has left keeps their row, so that what they wrote keeps its author; `members` ends belonging.
+    """
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
     role = models.CharField(max_length=10, choices=Role.choices)
     created_at = models.DateTimeField(auto_now_add=True)
+    left_at = models.DateTimeField(null=True, blank=True)
+
+    objects = MembershipQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [
@@ -164,6 +186,10 @@ class Membership(TenantRow):
     def as_caller(self) -> Caller:
         """This member, acting for themselves with all they may."""
         return Caller(self.tenant_id, self.tenant.slug, self.id, self.user_id, Role(self.role))
+
+    def withdraw_invitations(self) -> None:
+        """What they invited others to may be more than they may give now."""
+        Invitation.objects.filter(invited_by=self).delete()
 
 
 class CredentialQuerySet(models.QuerySet["Credential"]):
@@ -339,6 +365,33 @@ class ApiKey(TenantRow):
         """Keep that it was used, at most once a minute."""
         if not was_just_used(self.last_used_at):
             ApiKey.objects.filter(id=self.id).update(last_used_at=timezone.now())
+
+
+class Invitation(TenantRow):
+    """A link by which one person becomes a member, once, until it expires. Only the hash of its token is kept.
+
+    With an `email` it is for the account of that address alone. Accepted or revoked, its row is gone; `invitations`
+    makes and takes them.
+    """
+
+    email = models.EmailField(blank=True)
+    role = models.CharField(max_length=10, choices=Role.choices)
+    digest = models.BinaryField(max_length=32, editable=False)
+    invited_by = models.ForeignKey(
+        Membership, on_delete=models.CASCADE, db_constraint=False, related_name="+"
+    )
+    expires_at = models.DateTimeField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["tenant", "id"], name="invitation_of_tenant"),
+            # Across tenants, as a key's: found before its tenant is known.
+            models.UniqueConstraint(fields=["digest"], name="invitation_digest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.email or 'link'} ({self.role})"
 
 
 def was_just_used(last_used_at: datetime | None) -> bool:

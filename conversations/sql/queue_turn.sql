@@ -1,5 +1,6 @@
 -- Stores a message as a queued turn, with its events, in one trip to the database. It runs as its caller: what
--- row-level security hides, and what is another author's, is not there (null). `wanted` holds the title for a
+-- row-level security hides, and what is another author's, is not there (null); nor is anything for an author who has
+-- left or may only read, whatever their socket still believes. `wanted` holds the title for a
 -- conversation without one, and the model and permission mode asked for, if any. {"full": true}: too many wait.
 DECLARE
     held record;
@@ -11,7 +12,10 @@ DECLARE
 BEGIN
     SELECT c.last_seq, c.title, c.model, c.permission_mode, c.holder, c.lease_until INTO held
     FROM conversations_conversation c
-    WHERE c.id = of_conversation AND c.author_id = of_author FOR UPDATE;
+    WHERE c.id = of_conversation AND c.author_id = of_author
+      AND EXISTS (SELECT 1 FROM tenants_membership m
+                  WHERE m.id = of_author AND m.left_at IS NULL AND m.role <> 'viewer')
+    FOR UPDATE;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
