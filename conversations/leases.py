@@ -39,7 +39,8 @@ class Claim:
     """A turn that this runner has to run now, with all that its launch needs.
 
     `after_loss`: the turn before it was cut off by a lost machine. `credential_kind`: of the credential that
-    the author's requests will use, None where there is none; its secret is the account's to open.
+    the author's requests will use, None where there is none; its secret is the account's to open. `more`: others
+    are queued beside it, for whomever.
     """
 
     tenant: UUID
@@ -55,6 +56,7 @@ class Claim:
     after_loss: bool
     credential_kind: str | None
     queued_ms: int
+    more: bool
     started: Wire
 
 
@@ -88,6 +90,7 @@ def claim_turn(runner: str, take_new: bool) -> Claim | None:
         after_loss=row["after_loss"],
         credential_kind=row["credential_kind"],
         queued_ms=int(row["queued_ms"]),
+        more=row["more"],
         started=started,
     )
 

@@ -142,19 +142,20 @@ class Runner:
             known = [turn.claim.turn for turn in self.turns.values()]
             await across_tenants(leases.disown_turns, self.host.name, known)
         while not self._draining.is_set():
-            if await self._claim_one():
+            claim = await self._claim_one()
+            if claim is not None and claim.more:
                 continue
             # While others start, room comes without anybody saying so.
             await wait_for(self._look, LOOK_SECONDS / 10 if self._starting() else None)
             self._look.clear()
 
-    async def _claim_one(self) -> bool:
+    async def _claim_one(self) -> Claim | None:
         async with self._holding:
             asked = monotonic()
             claim = await across_tenants(leases.claim_turn, self.host.name, self._room())
             if claim is not None:
                 self._begin(claim, asked)
-        return claim is not None
+        return claim
 
     def _starting(self) -> int:
         return sum(str(conversation) not in self.pool.live() for conversation in self.turns)

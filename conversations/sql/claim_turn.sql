@@ -58,5 +58,6 @@ BEGIN
             SELECT k.kind FROM tenants_credential k
             WHERE k.tenant_id = picked.tenant_id AND (k.member_id = picked.author_id OR k.member_id IS NULL)
             ORDER BY k.is_default DESC, k.member_id NULLS LAST, k.created_at LIMIT 1),
+        'more', EXISTS (SELECT 1 FROM conversations_turn t WHERE t.state = 'queued' AND t.id <> picked.turn_id),
         'queued_ms', round(extract(epoch FROM started - picked.created_at) * 1000));
 END
