@@ -13,7 +13,7 @@ from claude_runner.events import (
     Usage,
 )
 from claude_runner.pool import Pool
-from claude_runner.probe import prove_tier
+from claude_runner.probe import LACKS, prove_again, prove_tier
 from claude_runner.spec import (
     Account,
     Answer,
@@ -32,6 +32,7 @@ from claude_runner.spec import (
 )
 
 __all__ = [
+    "LACKS",
     "Account",
     "Answer",
     "Ask",
@@ -62,5 +63,6 @@ __all__ = [
     "Upstream",
     "Usage",
     "cli_version",
+    "prove_again",
     "prove_tier",
 ]

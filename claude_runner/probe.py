@@ -81,6 +81,24 @@ def prove_tier(settings: RunnerSettings) -> Proof:
     raise SandboxUnavailable("; ".join(reasons))
 
 
+def prove_again(settings: RunnerSettings, tier: Tier) -> tuple[str, tuple[Finding, ...]]:
+    """Whether a tier that was proved once still holds: ("", findings), or what is wrong with it, and findings.
+
+    Where the sandbox does not even start, every probe of it fails. Blocks as `prove_tier` does.
+    """
+    try:
+        findings = findings_of(tier, Folders(settings))
+    except (SandboxUnavailable, OSError) as error:
+        wrong = f"{tier}: {error}"
+        return wrong, tuple(Finding(name, holds=False, detail="the sandbox does not start") for name in NAMES)
+    return "; ".join(f"{hole.name}: {hole.detail}" for hole in _holes(tier, findings)), findings
+
+
+def _holes(tier: Tier, findings: tuple[Finding, ...]) -> list[Finding]:
+    """What fails although the tier promises it."""
+    return [finding for finding in findings if not finding.holds and finding.name not in LACKS[tier]]
+
+
 def _prove(tier: Tier, folders: Folders) -> tuple[Finding, ...]:
     as_root = os.geteuid() == 0
     if tier is Tier.BUBBLEWRAP_UID and not as_root:
@@ -88,8 +106,7 @@ def _prove(tier: Tier, folders: Folders) -> tuple[Finding, ...]:
     if tier is Tier.BUBBLEWRAP and as_root:
         raise SandboxUnavailable("root always drops, so this is the tier above or none")
     findings = findings_of(tier, folders)
-    holes = [finding for finding in findings if not finding.holds and finding.name not in LACKS[tier]]
-    if holes:
+    if holes := _holes(tier, findings):
         raise SandboxUnavailable("; ".join(f"{hole.name}: {hole.detail}" for hole in holes))
     return findings
 

@@ -87,6 +87,8 @@ if bad := sorted(entry for entry in MODEL_UPSTREAM_ALLOWLIST if not is_address(e
 ALLOW_OAUTH_TOKENS = env.bool("ALLOW_OAUTH_TOKENS", default=True)
 SANDBOX_DIR = Path(env.str("SANDBOX_DIR", default="") or sandbox_folder(DATA_DIR))
 SANDBOX_TIER = env.str("SANDBOX_TIER", default="")
+SANDBOX_PROVE_SECONDS = env.float("SANDBOX_PROVE_SECONDS", default=600.0)
+UNWALLED_TENANTS = env.bool("UNWALLED_TENANTS", default=False)
 RUNNER_NAME = env.str("RUNNER_NAME", default=socket.gethostname())
 RUNNER_MAX_PROCESSES = env.int("RUNNER_MAX_PROCESSES", default=0)
 RUNNER_DRAIN_SECONDS = env.float("RUNNER_DRAIN_SECONDS", default=25.0)

@@ -18,7 +18,8 @@ from django.db import Error, connection
 from redis.exceptions import RedisError
 
 from conversations.events import Wire, read_events
-from conversations.nudges import conversation_group
+from conversations.nudges import conversation_group, publish
+from conversations.waiting import explain_waiting
 from tenants.context import across_tenants, in_tenant
 
 logger = logging.getLogger("parley.feeds")
@@ -110,10 +111,14 @@ class Hub:
         self._channel = ""
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def add(self, feed: Feed) -> None:
+    def start(self) -> None:
+        """Follow what happens; the first feed does it, and the first message, which may have to wait."""
         if not self._tasks:
-            loops = (self._watch, self._listen, self._rejoin)
+            loops = (self._watch, self._listen, self._rejoin, self._explain)
             self._tasks = [asyncio.create_task(self._forever(loop), name=loop.__name__) for loop in loops]
+
+    async def add(self, feed: Feed) -> None:
+        self.start()
         self._feeds[feed.conversation].add(feed)
         await self._join(feed.conversation)
 
@@ -189,6 +194,12 @@ class Hub:
             for conversation in self._feeds.keys() - self._joined:
                 if not await self._join(conversation):
                     break
+
+    async def _explain(self) -> None:
+        """Say why turns wait. Runners say it as well, but there may be none."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            await publish(await across_tenants(explain_waiting))
 
     def _tell(self, conversation: UUID, last_seq: int, events: list[Wire]) -> None:
         for feed in self._feeds.get(conversation, ()):

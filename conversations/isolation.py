@@ -20,7 +20,9 @@ STALE = timedelta(minutes=25)
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One probe's last result. `state`: holds, fails, or stale where that was too long ago to count."""
+    """One probe's last result. `state`: holds, fails, lacked where the host's tier does not promise it, or stale
+    where it was too long ago to count.
+    """
 
     name: str
     state: str
@@ -29,7 +31,7 @@ class Probe:
 
     @property
     def is_red(self) -> bool:
-        return self.state != "holds"
+        return self.state in ("fails", "stale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class HostReport:
             (not self.is_alive, _("not heard of since it last spoke")),
             (bool(self.host.refuses), _("takes no turns: %s") % self.host.refuses),
             (bool(failing), _("fails: %s") % ", ".join(failing)),
+            (self.host.tier == "none", _("has no sandbox")),
             (self.proof_age is None, _("has proved nothing yet")),
             (self.proof_age is not None and self.proof_age > STALE, _("its proof is too old")),
         ]
@@ -93,13 +96,21 @@ def _report(host: RunnerHost, silent_for: timedelta, proof_age: timedelta | None
     probes = [
         Probe(
             name=finding["name"],
-            state="fails" if not finding["holds"] else "stale" if is_stale else "holds",
+            state=_state(finding, is_stale),
             detail=finding["detail"],
             at=host.proved_at,
         )
         for finding in host.findings
     ]
     return HostReport(host, silent_for, proof_age, probes)
+
+
+def _state(finding: dict[str, Any], is_stale: bool) -> str:
+    if finding["lacked"]:
+        return "lacked"
+    if not finding["holds"]:
+        return "fails"
+    return "stale" if is_stale else "holds"
 
 
 def probe_names(hosts: list[HostReport]) -> list[str]:

@@ -98,7 +98,10 @@ class Conversation(TenantRow):
 
 
 class Turn(TenantRow):
-    """One message of a person and all that came of it. While `queued` it is the queue's entry."""
+    """One message of a person and all that came of it. While `queued` it is the queue's entry.
+
+    `waits_for`: why no live host may take it (see `waiting`), as far as that was said; '' where one may.
+    """
 
     conversation = models.ForeignKey(
         Conversation, on_delete=models.CASCADE, db_constraint=False, related_name="turns"
@@ -111,6 +114,7 @@ class Turn(TenantRow):
     digest = models.CharField(max_length=64)
     prompt = models.JSONField()
     state = models.CharField(max_length=12, choices=TurnState.choices, default=TurnState.QUEUED)
+    waits_for = models.CharField(max_length=20, blank=True, default="", db_default="")
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)

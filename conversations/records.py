@@ -6,7 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from conversations.events import Wire, all_events, seq_before
-from conversations.models import ENDED, Conversation, Turn
+from conversations.models import ENDED, Conversation, Turn, TurnState
+from conversations.waiting import Reason
 
 type Record = dict[str, Any]
 
@@ -68,6 +69,7 @@ def _turn(turn: Turn, events: Iterable[Wire]) -> Record:
         "conversation": str(turn.conversation_id),
         "number": turn.number,
         "state": turn.state,
+        "waits_for": _waits_for(turn),
         "prompt": turn.prompt,
         "blocks": blocks(events),
         "stop_reason": turn.stop_reason or None,
@@ -81,6 +83,13 @@ def _turn(turn: Turn, events: Iterable[Wire]) -> Record:
         "started_at": turn.started_at.isoformat() if turn.started_at else None,
         "ended_at": turn.ended_at.isoformat() if turn.ended_at else None,
     }
+
+
+def _waits_for(turn: Turn) -> Record | None:
+    """Why no host may take it at present."""
+    if turn.state != TurnState.QUEUED or turn.waits_for not in Reason:
+        return None
+    return {"reason": turn.waits_for, "message": str(Reason(turn.waits_for).label)}
 
 
 def blocks(events: Iterable[Wire]) -> list[Record]:

@@ -6,6 +6,7 @@ for half its time kills the process itself: by then another one may hold the con
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from uuid import UUID
 
 from channels.layers import get_channel_layer
 from django.db import Error
+from django.utils.translation import gettext as _
 from redis.exceptions import RedisError
 
 from claude_runner import EngineError, Pool, Proof, RunnerSettings
@@ -24,9 +26,11 @@ from conversations.launch import launch_for_author
 from conversations.leases import LEASE, Claim, Lease
 from conversations.models import Control
 from conversations.nudges import ALL_RUNNERS, nudge_runners, publish, runner_group
+from conversations.proving import Walls
 from conversations.recorder import Recorder, wait_for
 from conversations.running import RunningTurn
 from conversations.transcripts import TranscriptStore
+from conversations.waiting import explain_waiting
 from tenants.context import across_tenants, in_tenant
 from tenants.errors import ApiError
 
@@ -46,6 +50,10 @@ class Host:
     name: str
     proof: Proof
     cli_version: str
+    any_tenant: bool = False
+    """Whether it works for all tenants even without a sandbox."""
+    prove_every: float = 600.0
+    """Seconds."""
 
 
 class Runner:
@@ -53,10 +61,12 @@ class Runner:
 
     def __init__(self, host: Host, settings: RunnerSettings) -> None:
         self.host = host
+        self.walls = Walls(settings, host.proof, host.any_tenant)
         self.pool = Pool(settings, host.proof.tier, on_evict=self._evicted)
         self.recorder = Recorder(on_fenced=self._overtaken)
         self.leases: dict[UUID, Lease] = {}
         self.turns: dict[UUID, RunningTurn] = {}
+        self.ended: Counter[str] = Counter()
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._warming: set[UUID] = set()
         self._others: set[asyncio.Task[Any]] = set()
@@ -72,6 +82,7 @@ class Runner:
     async def run(self, drain_seconds: float) -> None:
         """Work until drained; a turn that needs longer than `drain_seconds` then is interrupted."""
         await across_tenants(leases.expire_leases, self.host.name)
+        await self._say_alive()  # nothing is claimed by a host that has not published what it proved
         await self._look_around()
         loops = [
             self._listen,
@@ -79,6 +90,7 @@ class Runner:
             self._look_regularly,
             self._renew,
             self._watch_leases,
+            self._watch_walls,
             self.recorder.run,
         ]
         background = [asyncio.create_task(self._forever(loop), name=loop.__name__) for loop in loops]
@@ -151,6 +163,8 @@ class Runner:
 
     async def _claim_one(self) -> Claim | None:
         async with self._holding:
+            if self.walls.refuses:
+                return None
             asked = monotonic()
             claim = await across_tenants(leases.claim_turn, self.host.name, self._room())
             if claim is not None:
@@ -175,6 +189,7 @@ class Runner:
             await publish([turn.claim.started])
             await turn.run()
         finally:
+            self.ended[turn.outcome] += 1
             if self.turns.get(conversation) is turn:
                 del self.turns[conversation]
                 del self._tasks[conversation]
@@ -197,6 +212,7 @@ class Runner:
     async def _look_around(self) -> None:
         """What a nudge would have said, should it have been lost; and what runners that are gone left behind."""
         await publish(await across_tenants(leases.end_lost_turns))
+        await publish(await across_tenants(explain_waiting))
         await self._take_controls()
         self._look.set()
 
@@ -217,15 +233,37 @@ class Runner:
             await asyncio.sleep(RENEW_SECONDS)
 
     async def _say_alive(self) -> None:
-        proof = self.host.proof
         said = Said(
             name=self.host.name,
-            tier=proof.tier,
-            tier_reason=proof.reason,
+            tier=self.walls.tier,
+            tier_reason=self.walls.reason,
             cli_version=self.host.cli_version,
             processes=len(self.pool.live()),
+            findings=self.walls.published(),
+            proof_age=self.walls.age,
+            refuses=self.walls.refuses,
+            any_tenant=self.walls.any_tenant,
+            turns_ended=self.ended,
         )
         await across_tenants(say_alive, said)
+
+    async def _watch_walls(self) -> None:
+        while True:
+            await asyncio.sleep(self.host.prove_every)
+            holds = await self.walls.prove()
+            await asyncio.gather(self._say_alive(), *([] if holds else [self._stop_agents()]))
+            self._look.set()
+
+    async def _stop_agents(self) -> None:
+        """End every process: the walls around them do not hold. What is about to start one is waited for."""
+        async with self._holding:
+            pass  # A claim that was on its way has become a turn.
+        message = _("The sandbox around this turn did not pass its checks any more, so it was stopped.")
+        while self.turns or self.pool.live():
+            for turn in self.turns.values():
+                turn.stop_because(message)
+            await asyncio.gather(*(self.pool.stop(one, gently=False) for one in self.pool.live()))
+            await asyncio.sleep(LOOK_SECONDS / 10)
 
     async def _watch_leases(self) -> None:
         while True:
@@ -340,7 +378,7 @@ class Runner:
 
     async def _warm(self, tenant: UUID, conversation: UUID) -> None:
         """Have a process ready before the first message. What hinders it, the message itself will say."""
-        if self._draining.is_set() or self._uses(conversation) or not self._room():
+        if self.walls.refuses or self._draining.is_set() or self._uses(conversation) or not self._room():
             return
         self._warming.add(conversation)
         try:

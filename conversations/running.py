@@ -35,6 +35,9 @@ class RunningTurn:
         self._questions: dict[str, asyncio.Future[tuple[Answer, str]]] = {}
         self._files_noted = claim.files_on == runner
         self._interrupting: asyncio.Task[None] | None = None
+        self._stopped_because = ""
+        self.outcome = "lost"
+        """How it ended: completed, failed or interrupted; lost as long as that is not recorded."""
 
     async def run(self) -> None:
         """Returns once the turn's last event is stored, or refused because another host took over."""
@@ -65,6 +68,11 @@ class RunningTurn:
         """Have it end within seconds, however far it has come."""
         if self._interrupting is None:
             self._interrupting = asyncio.create_task(self._insist())
+
+    def stop_because(self, message: str) -> None:
+        """Its process is being stopped for a reason that the person has to hear."""
+        self._stopped_because = message
+        self.interrupt()
 
     async def _insist(self) -> None:
         # The engine stops what runs, and knows nothing of a turn that is only about to: say it until it ends.
@@ -97,7 +105,11 @@ class RunningTurn:
 
     async def _end(self, kind: str, data: dict[str, Any]) -> None:
         data["timing"] = {"queued_ms": self.claim.queued_ms, **data["timing"]}
-        await self._recorder.record_last(self.lease, self.claim.turn, kind, data)
+        if self._stopped_because and kind != "turn.completed":
+            error = {"type": "api_error", "message": self._stopped_because}
+            kind, data = "turn.failed", data | {"stop_reason": "error", "error": error}
+        if await self._recorder.record_last(self.lease, self.claim.turn, kind, data):
+            self.outcome = kind.removeprefix("turn.")
 
     async def _fail(self, kind: str, message: str) -> None:
         says = _nothing("error") | {"error": {"type": kind, "message": message}}

@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from conversations import prompts
 from conversations.access import assistant_for, conversation_for, latest_conversation
 from conversations.events import Wire, seq_before, wire
+from conversations.feeds import hub
 from conversations.models import Conversation, PermissionMode, Turn, TurnState
 from conversations.nudges import nudge_runners, publish
 from tenants.access import Caller
@@ -110,6 +111,7 @@ async def submit_turn(caller: Caller, submission: Submission) -> Submitted:
     await rates().count_message(caller)
     submitted = await across_tenants(submit, caller, submission)
     if submitted.fresh:
+        hub().start()
         await nudge_runners(submitted.holder, "turn")
         await publish(submitted.events)
     return submitted

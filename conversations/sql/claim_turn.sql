@@ -2,12 +2,22 @@
 -- conversation, raises the epoch on a takeover, and writes `turn.started`, all in one statement's time.
 -- Without `take_new` only conversations that the runner holds already are looked at (it has no room).
 -- A conversation whose files lie on another host is left to that host while it lives, and for as long as a
--- restart takes.
+-- restart takes. A tenant's turns go only to a host that has published, and lately proved, a tier good enough.
 DECLARE
     picked record;
+    me conversations_runnerhost;
+    only_tenant uuid;
     started timestamptz := clock_timestamp();
     new_epoch bigint;
 BEGIN
+    SELECT h.* INTO me FROM conversations_runnerhost h WHERE h.name = runner;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    IF NOT me.any_tenant THEN
+        SELECT t.id INTO only_tenant FROM tenants_tenant t ORDER BY t.created_at, t.id LIMIT 1;
+    END IF;
+
     SELECT t.id AS turn_id, t.tenant_id, t.conversation_id, t.author_id, t.prompt, t.client_id, t.created_at,
            c.epoch, c.holder, c.lease_until, c.last_seq, c.model, c.permission_mode,
            c.files_on, a.model AS assistant_model, a.system_prompt,
@@ -18,7 +28,9 @@ BEGIN
     FROM conversations_turn t
     JOIN conversations_conversation c ON c.id = t.conversation_id
     JOIN conversations_assistant a ON a.id = c.assistant_id
+    JOIN tenants_tenant ten ON ten.id = t.tenant_id
     WHERE t.state = 'queued'
+      AND host_takes(me, ten.least_tier, me.any_tenant OR t.tenant_id = only_tenant)
       AND NOT EXISTS (
           SELECT 1 FROM conversations_turn other
           WHERE other.conversation_id = t.conversation_id
@@ -41,7 +53,7 @@ BEGIN
     SET holder = runner, lease_until = clock_timestamp() + lease, epoch = new_epoch,
         last_seq = picked.last_seq + 1, updated_at = started
     WHERE c.id = picked.conversation_id;
-    UPDATE conversations_turn t SET state = 'running', started_at = started WHERE t.id = picked.turn_id;
+    UPDATE conversations_turn t SET state = 'running', started_at = started, waits_for = '' WHERE t.id = picked.turn_id;
     INSERT INTO conversations_event (tenant_id, conversation_id, seq, turn_id, type, data, at)
     VALUES (picked.tenant_id, picked.conversation_id, picked.last_seq + 1, picked.turn_id, 'turn.started',
             jsonb_build_object('prompt', picked.prompt, 'author', picked.author_id,

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from conversations import leases
 from conversations.events import Wire, all_events
+from conversations.hosts import Said, say_alive
 from conversations.leases import ORDINALS, Claim, Lease
 from conversations.models import Turn
 from conversations.recorder import append_events
@@ -32,6 +33,13 @@ def turn_of(caller: Caller, turn: UUID) -> Turn:
         return Turn.objects.get(id=turn)
 
 
+def live_host(tier: str = "bubblewrap-uid", **said: Any) -> str:
+    """The name of a runner host that has published itself as this."""
+    name = f"test-{uuid4()}"
+    say_alive(Said(name, tier, **said))
+    return name
+
+
 @dataclass
 class Hands:
     """A runner's hands without its engine: a real claim, real writes, under a name of its own."""
@@ -43,7 +51,7 @@ class Hands:
     @classmethod
     def claiming(cls, submitted: Submitted, runner: str = "") -> "Hands":
         """Claim until it is this conversation's turn (other tests' turns wait in the same queue)."""
-        name = runner or f"test-{uuid4()}"
+        name = runner or live_host()
         while claim := leases.claim_turn(name, take_new=True):
             if claim.conversation == submitted.conversation:
                 return cls(claim, Lease(claim.tenant, claim.conversation, claim.epoch), name)

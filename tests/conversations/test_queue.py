@@ -12,7 +12,7 @@ from conversations.leases import Claim, Lease
 from conversations.models import Control, Conversation, RunnerHost, Turn, TurnState
 from tenants.context import tenant_context
 from tests.cast import House, Person
-from tests.conversations.stage import Hands, events_of, kinds, say, turn_of
+from tests.conversations.stage import Hands, events_of, kinds, live_host, say, turn_of
 
 
 def test_a_claim_starts_the_turn_and_says_so(house: House) -> None:
@@ -41,7 +41,7 @@ def test_a_live_lease_keeps_other_runners_away(house: House) -> None:
     hands = Hands.claiming(first)
     hands.finish()
     say(house.member.caller, "again", first.conversation)
-    claimed = _claim_all(f"test-{uuid4()}")
+    claimed = _claim_all(live_host())
     assert first.conversation not in {claim.conversation for claim in claimed}
 
 
@@ -55,7 +55,7 @@ def test_two_runners_at_once_claim_a_turn_once(house: House) -> None:
         claimed.extend(_claim_all(name))
         connection.close()
 
-    threads = [Thread(target=run, args=(f"test-{uuid4()}",)) for _ in range(4)]
+    threads = [Thread(target=run, args=(live_host(),)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -130,7 +130,7 @@ def test_a_released_conversation_can_be_taken_by_another(house: House) -> None:
     assert not leases.release_lease(hands.runner, hands.lease)  # its turn still runs
     hands.finish()
     assert leases.release_lease(hands.runner, hands.lease)
-    other = f"test-{uuid4()}"
+    other = live_host()
     assert leases.take_lease(other, caller.tenant_id, first.conversation) == hands.claim.epoch + 1
     assert leases.take_lease(hands.runner, caller.tenant_id, first.conversation) is None
 
@@ -143,7 +143,7 @@ def test_a_conversation_whose_files_lie_on_a_live_host_is_left_to_it(house: Hous
         Conversation.objects.filter(id=submitted.conversation).update(files_on=keeper)
     now = timezone.now()
     RunnerHost.objects.create(name=keeper, started_at=now, seen_at=now, tier="none")
-    stranger_runner = f"test-{uuid4()}"
+    stranger_runner = live_host()
     assert submitted.conversation not in {claim.conversation for claim in _claim_all(stranger_runner)}
     assert leases.take_lease(stranger_runner, caller.tenant_id, submitted.conversation) is None
     RunnerHost.objects.filter(name=keeper).update(seen_at=now - timedelta(minutes=1))

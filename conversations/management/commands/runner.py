@@ -42,7 +42,8 @@ class Command(BaseCommand):
                 raise CommandError(str(error)) from error
             self.stdout.write(f"runner {name}: sandbox {proof.tier}. {proof.reason}".rstrip())
             self.stdout.flush()
-            asyncio.run(_run(Host(name, proof, version), runner_settings))
+            host = Host(name, proof, version, settings.UNWALLED_TENANTS, settings.SANDBOX_PROVE_SECONDS)
+            asyncio.run(_run(host, runner_settings))
 
 
 def runner_folder(name: str) -> Path:
