@@ -18,8 +18,8 @@ from config.files import read_json, write_private_json
 from config.readers import fingerprint
 from config.readiness import wait_until_ready
 from config.supervisor import Stop, Supervisor
+from tenants.master_keys import new_master_key
 from tenants.provision import DatabaseUrls, provision
-from tenants.secrets import new_master_key
 
 DATABASE = "parley"
 PORT_SECONDS = 5.0

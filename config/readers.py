@@ -22,6 +22,11 @@ def read_key(given: str, path: Path) -> str:
     return given or (path.read_text().strip() if path.is_file() else "")
 
 
+def folder_or_none(given: str, usual: Path) -> Path | None:
+    """The folder given, else the usual one; None where the word `none` was given."""
+    return None if given == "none" else Path(given).expanduser().absolute() if given else usual
+
+
 def fingerprint(secret: str) -> str:
     """Tells whether a secret is the same as before, without keeping it."""
     return hashlib.sha256(secret.encode()).hexdigest()

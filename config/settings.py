@@ -19,6 +19,7 @@ from config import pool
 from config.readers import (
     database_urls,
     first_given,
+    folder_or_none,
     is_address,
     read_key,
     read_networks,
@@ -37,6 +38,7 @@ DEBUG = env.bool("DEBUG", default=False)
 # Keys -----------------------------------------------------------------------------------------------------
 SECRET_KEY = read_key(env.str("SECRET_KEY", default=""), DATA_DIR / "keys" / "secret_key")
 MASTER_KEY = read_key(env.str("MASTER_KEY", default=""), DATA_DIR / "keys" / "master_key")
+TENANT_KEYS_DIR = folder_or_none(env.str("TENANT_KEYS_DIR", default=""), DATA_DIR / "keys" / "tenants")
 
 # Servers --------------------------------------------------------------------------------------------------
 SERVERS_FILE = DATA_DIR / "servers.json"

@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from tenants.secrets import master_key
+from tenants.master_keys import master_keys
 
 # As PostgreSQL prints the policies that `rls.ProtectTenantTable` makes.
 THIS_TENANT = "(NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid"
@@ -96,7 +96,7 @@ def check_tenants(databases: Sequence[str] | None = None, **kwargs: Any) -> list
 
 def key_problems() -> Iterator[str]:
     try:
-        master_key()
+        master_keys()
     except ImproperlyConfigured as error:
         yield str(error)
 

@@ -8,9 +8,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from tenants.errors import AuthenticationError, InvalidRequest
+from tenants.master_keys import SecretError
 from tenants.models import Credential, Membership
 from tenants.roles import CredentialState
-from tenants.secrets import SecretError
 
 logger = logging.getLogger("parley.tenants")
 

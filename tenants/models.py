@@ -101,6 +101,13 @@ class TenantManager(models.Manager["Tenant"]):
         except IntegrityError:
             raise Conflict(_("The slug %(slug)s is taken.") % {"slug": slug}) from None
 
+    def for_sealing(self, tenant_id: UUID) -> "Tenant":
+        """The tenant, its row locked: what is sealed until the transaction ends is sealed with a key that stays.
+
+        Inside the tenant's context. Tenant.DoesNotExist where it was deleted.
+        """
+        return self.select_for_update(no_key=True).get(id=tenant_id)
+
 
 class Tenant(models.Model):
     """An organisation or a person that everything else belongs to. `sealed_key` is its key, see `secrets`.
@@ -201,11 +208,15 @@ class CredentialQuerySet(models.QuerySet["Credential"]):
         return usable.order_by("-is_default", F("member_id").asc(nulls_last=True), "created_at")
 
     def of(self, caller: Caller, credential: object, *, writing: bool = False) -> "Credential":
-        """One that the caller may see, its row locked for `writing`; else NotFound, or PermissionDenied."""
+        """One that the caller may see, for `writing` with its row and its tenant's locked.
+
+        NotFound, or PermissionDenied.
+        """
         rows = self.usable_by(caller.member_id).select_related("tenant")
-        row = (
-            (rows.select_for_update(of=("self",)) if writing else rows).filter(id=uuid_of(credential)).first()
-        )
+        if writing:
+            Tenant.objects.for_sealing(caller.tenant_id)
+            rows = rows.select_for_update(of=("self",))
+        row = rows.filter(id=uuid_of(credential)).first()
         if row is None:
             raise NotFound(_("There is no such credential."))
         if writing:
@@ -224,7 +235,7 @@ class CredentialQuerySet(models.QuerySet["Credential"]):
         owner = owner or ("tenant" if caller.may(Action.MANAGE_CREDENTIALS) else "member")
         caller.require(Action.MANAGE_CREDENTIALS if owner == "tenant" else Action.KEEP_CREDENTIALS)
         credential = Credential(
-            tenant=Tenant.objects.get(id=caller.tenant_id),
+            tenant=Tenant.objects.for_sealing(caller.tenant_id),
             member_id=caller.member_id if owner == "member" else None,
             name=draft.name,
             kind=draft.kind,
@@ -294,7 +305,7 @@ class Credential(TenantRow):
     def make_default(self) -> None:
         """The one that its owner's conversations use from their next turn on; the former one steps down."""
         # One at a time in a tenant: two at once would both find no former default.
-        Tenant.objects.select_for_update(no_key=True).get(id=self.tenant_id)
+        Tenant.objects.for_sealing(self.tenant_id)
         rivals = Credential.objects.filter(tenant_id=self.tenant_id, member_id=self.member_id)
         rivals.filter(is_default=True).exclude(id=self.id).update(is_default=False)
         rivals.filter(id=self.id).update(is_default=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 
 from config.embedded import EmbeddedServers
+from tenants.master_keys import new_master_key
 from tenants.provision import DatabaseUrls, provision
-from tenants.secrets import new_master_key
 
 DATABASE = "parley_test"
 

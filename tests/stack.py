@@ -25,8 +25,8 @@ import pytest
 
 from config.children import free_port
 from config.embedded import EmbeddedServers
+from tenants.master_keys import new_master_key
 from tenants.provision import provision
-from tenants.secrets import new_master_key
 from tests.client import Client
 
 PROJECT = Path(__file__).resolve().parent.parent

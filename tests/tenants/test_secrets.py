@@ -8,8 +8,9 @@ from pytest_django import Settings
 
 from tenants.context import tenant_context
 from tenants.drafts import CredentialDraft
+from tenants.master_keys import SecretError, new_master_key
 from tenants.models import Credential
-from tenants.secrets import SecretError, new_master_key, new_tenant_key, seal, unseal
+from tenants.secrets import new_tenant_key, seal, unseal
 from tests.cast import House, Person, found_house
 from tests.servers import TestServers
 
