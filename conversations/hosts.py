@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from conversations.models import RunnerHost
 
@@ -35,9 +36,22 @@ def live_hosts() -> list[RunnerHost]:
 
 def say_alive(said: Said) -> None:
     """Publish this host, with what it proved of its sandbox."""
-    fields = {
-        "seen_at": Now(),
-        "proved_at": Now() - said.proof_age,
+    fields = _fields(said) | {"seen_at": Now(), "proved_at": Now() - said.proof_age}
+    RunnerHost.objects.update_or_create(
+        name=said.name, defaults=fields, create_defaults=fields | {"started_at": Now()}
+    )
+
+
+def unsaved(said: Said) -> RunnerHost:
+    """The same as a row that nobody else sees."""
+    now = timezone.now()
+    return RunnerHost(
+        name=said.name, started_at=now, seen_at=now, proved_at=now - said.proof_age, **_fields(said)
+    )
+
+
+def _fields(said: Said) -> dict[str, Any]:
+    return {
         "tier": said.tier,
         "tier_reason": said.tier_reason,
         "cli_version": said.cli_version,
@@ -47,9 +61,6 @@ def say_alive(said: Said) -> None:
         "any_tenant": said.any_tenant,
         "turns_ended": dict(said.turns_ended),
     }
-    RunnerHost.objects.update_or_create(
-        name=said.name, defaults=fields, create_defaults=fields | {"started_at": Now()}
-    )
 
 
 def say_gone(name: str) -> None:

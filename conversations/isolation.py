@@ -88,10 +88,11 @@ class HostReport:
 def reports() -> list[HostReport]:
     """All hosts by name; those that left in order are gone, those that were lost stay until they are forgotten."""
     rows = RunnerHost.objects.annotate(silent_for=Now() - F("seen_at"), proof_age=Now() - F("proved_at"))
-    return [_report(row, row.silent_for, row.proof_age) for row in rows.order_by("name")]
+    return [report_of(row, row.silent_for, row.proof_age) for row in rows.order_by("name")]
 
 
-def _report(host: RunnerHost, silent_for: timedelta, proof_age: timedelta | None) -> HostReport:
+def report_of(host: RunnerHost, silent_for: timedelta, proof_age: timedelta | None) -> HostReport:
+    """One host's row, judged; both ages by the clock that made its times."""
     is_stale = proof_age is None or proof_age > STALE
     probes = [
         Probe(

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from claude_runner import LACKS, Finding, Proof, RunnerSettings, Tier, prove_again
+from conversations.hosts import Said
 
 logger = logging.getLogger("parley.runner")
 
@@ -41,9 +42,18 @@ class Walls:
         self.refuses = wrong
         return not wrong
 
-    def published(self) -> tuple[Mapping[str, Any], ...]:
-        """Each probe for others to see; `lacked` is what the tier does not promise."""
-        return tuple(_published(finding, self.tier) for finding in self.findings)
+    def said(self, name: str, **more: Any) -> Said:
+        """What the host of this name publishes; of each probe whether it is `lacked`: not promised by the tier."""
+        return Said(
+            name=name,
+            tier=self.tier,
+            tier_reason=self.reason,
+            findings=tuple(_published(finding, self.tier) for finding in self.findings),
+            proof_age=self.age,
+            refuses=self.refuses,
+            any_tenant=self.any_tenant,
+            **more,
+        )
 
 
 def _published(finding: Finding, tier: Tier) -> Mapping[str, Any]:

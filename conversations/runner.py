@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from claude_runner import EngineError, Pool, Proof, RunnerSettings
 from conversations import leases
-from conversations.hosts import Said, say_alive, say_gone
+from conversations.hosts import say_alive, say_gone
 from conversations.launch import launch_for_author
 from conversations.leases import LEASE, Claim, Lease
 from conversations.models import Control
@@ -233,16 +233,10 @@ class Runner:
             await asyncio.sleep(RENEW_SECONDS)
 
     async def _say_alive(self) -> None:
-        said = Said(
-            name=self.host.name,
-            tier=self.walls.tier,
-            tier_reason=self.walls.reason,
+        said = self.walls.said(
+            self.host.name,
             cli_version=self.host.cli_version,
             processes=len(self.pool.live()),
-            findings=self.walls.published(),
-            proof_age=self.walls.age,
-            refuses=self.walls.refuses,
-            any_tenant=self.walls.any_tenant,
             turns_ended=self.ended,
         )
         await across_tenants(say_alive, said)

@@ -103,9 +103,7 @@ async def test_t8_an_open_socket_is_closed_within_five_seconds(
     assert await socket.receive_nothing(1.5)
 
 
-async def test_t8_a_pages_socket_is_closed_too(
-    house: House, member: Person, sockets: AsyncExitStack
-) -> None:
+async def test_t8_a_pages_socket_is_closed_too(house: House, member: Person, sockets: AsyncExitStack) -> None:
     hands = await sync_to_async(_talking)(member)
     socket = await enter(sockets, _socket(member, "cookie", f"/t/{house.slug}/live"))
     await socket.tell("subscribe", conversation=str(hands.claim.conversation), after=0)
