@@ -97,6 +97,7 @@ RUNNER_DRAIN_SECONDS = env.float("RUNNER_DRAIN_SECONDS", default=25.0)
 
 # The web process ------------------------------------------------------------------------------------------
 WEB_DRAIN_SECONDS = env.float("WEB_DRAIN_SECONDS", default=25.0)
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
 WEB_STALL_SECONDS = env.float("WEB_STALL_SECONDS", default=30.0)
 
 # How much a key, or a signed-in member, may do ----------------------------------------------------------------
@@ -212,7 +213,7 @@ if HTTPS:
 CSRF_COOKIE_HTTPONLY = True  # no script of ours reads it
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
 SECURE_SSL_HOST = urlsplit(PUBLIC_URL).netloc
-SECURE_REDIRECT_EXEMPT = [r"^(health|ready)$"]  # who asks these stands beside us
+SECURE_REDIRECT_EXEMPT = [r"^(health|ready|metrics)$"]  # who asks these stands beside us
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS
 # A place in the browsers' own lists can hardly be taken back: that is for the owner of the domain to decide.

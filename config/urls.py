@@ -4,11 +4,13 @@ from django.contrib import admin
 from django.urls import include, path
 
 from config.api import api
+from config.metrics import metrics
 from config.probes import health, ready
 
 urlpatterns = [
     path("health", health),
     path("ready", ready),
+    path("metrics", metrics),
     path("v1/", api.urls),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),

@@ -43,6 +43,14 @@ MOST_SUBSCRIPTIONS = 50
 ASKED_FIRST = frozenset({"subscribe", "interrupt", "permission", "set", "warm"})
 
 
+_open: set[UUID] = set()
+
+
+def open_sockets() -> int:
+    """How many sockets this process holds open."""
+    return len(_open)
+
+
 class ChatConsumer(AsyncWebsocketConsumer):
     """One socket. Its subscriptions each follow one conversation in a task of their own."""
 
@@ -76,6 +84,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self.close()
             return
         await self.accept()
+        _open.add(self.id)
         try:
             self.caller = await caller_for_scope(self.scope)
             await rates().open_socket(self.caller, self.id)
@@ -118,6 +127,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.close(code)
 
     async def disconnect(self, code: int) -> None:
+        _open.discard(self.id)
         tasks = [*self.following.values(), *([self.watching] if self.watching else [])]
         for task in tasks:
             task.cancel()
