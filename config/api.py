@@ -21,6 +21,7 @@ from tenants.api import router as tenants_router
 from tenants.authentication import caller_for_request
 from tenants.errors import ApiError, InvalidRequest, NotFound, PermissionDenied, TooLarge
 from tenants.origins import is_foreign
+from tenants.people_api import router as people_router
 
 logger = logging.getLogger("parley.api")
 
@@ -48,6 +49,7 @@ api = NinjaAPI(
 )
 api.add_router("", conversations_router)
 api.add_router("", tenants_router)
+api.add_router("", people_router)
 
 
 def _answer(request: HttpRequest, error: ApiError) -> HttpResponse:

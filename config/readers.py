@@ -5,9 +5,11 @@ import os
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+MAIL_SECONDS = 10
 ADDRESS = re.compile(r"^(\[[0-9a-fA-F:]+\]|[^:\s/]+):\d{1,5}$")
 PUBLIC = re.compile(r"^https?://(\[[0-9a-fA-F:]+\]|[a-zA-Z0-9.-]+)(:\d{1,5})?/?$")
 
@@ -75,3 +77,21 @@ def sandbox_folder(data_dir: Path) -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/parley") / name
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "parley" / name
+
+
+def mailer(config: dict[str, Any]) -> dict[str, Any]:
+    """What django-environ reads out of an EMAIL_URL, as an entry of Django's MAILERS."""
+    backend: str = config["EMAIL_BACKEND"]
+    if not backend.endswith("smtp.EmailBackend"):
+        folder = {"file_path": config["EMAIL_FILE_PATH"]} if "filebased" in backend else {}
+        return {"BACKEND": backend, "OPTIONS": folder}
+    options = {
+        "host": config["EMAIL_HOST"] or "localhost",
+        "port": config["EMAIL_PORT"] or 25,
+        "username": config["EMAIL_HOST_USER"] or "",
+        "password": config["EMAIL_HOST_PASSWORD"] or "",
+        "use_tls": config.get("EMAIL_USE_TLS", False),
+        "use_ssl": config.get("EMAIL_USE_SSL", False),
+        "timeout": MAIL_SECONDS,
+    }
+    return {"BACKEND": backend, "OPTIONS": options}

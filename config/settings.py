@@ -21,6 +21,7 @@ from config.readers import (
     first_given,
     folder_or_none,
     is_address,
+    mailer,
     read_key,
     read_networks,
     read_public_url,
@@ -104,6 +105,12 @@ WEB_STALL_SECONDS = env.float("WEB_STALL_SECONDS", default=30.0)
 KEY_SOCKETS = env.int("KEY_SOCKETS", default=100)
 KEY_SOCKETS_PER_SECOND = env.int("KEY_SOCKETS_PER_SECOND", default=20)
 KEY_MESSAGES_PER_SECOND = env.int("KEY_MESSAGES_PER_SECOND", default=20)
+
+# Mail -----------------------------------------------------------------------------------------------------
+# Invitations go out by it. At home they are written to the output of `web`; in production their links must not be.
+_MAIL = "smtp://localhost:25" if PUBLIC_URL.startswith("https://") else "consolemail://"
+MAILERS = {"default": mailer(env.email_url("EMAIL_URL", default=_MAIL))}
+DEFAULT_FROM_EMAIL = env.str("EMAIL_FROM", default="Parley <parley@localhost>")
 
 # Django ---------------------------------------------------------------------------------------------------
 _LOCAL_HOSTS = ["localhost", "127.0.0.1", "[::1]", HOST]

@@ -1,35 +1,80 @@
 """The one door to a conversation. A stranger learns nothing (404); who may only read is told so (403).
 
-Everything here runs inside the tenant's context of the caller.
+A conversation is its author's alone until it is shared: then the whole tenant reads it. Only the author writes into
+it; admins may moderate it. Everything here runs inside the tenant's context of the caller.
 """
 
+from collections.abc import Iterable
+from typing import Literal
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 
 from conversations.models import Assistant, Conversation, PermissionRequest
 from tenants.access import Caller
-from tenants.errors import NotFound
+from tenants.errors import NotFound, PermissionDenied
 from tenants.models import uuid_of
 from tenants.roles import Action
 
+type Purpose = Literal["reading", "moderating", "writing"]
+
+
+def readable(caller: Caller) -> QuerySet[Conversation]:
+    """The caller's own conversations and those that are shared with the tenant."""
+    return Conversation.objects.filter(Q(author_id=caller.member_id) | Q(is_shared=True))
+
 
 def conversation_for(
-    caller: Caller, conversation: object, *, writing: bool = False, lock: bool = False
+    caller: Caller, conversation: object, purpose: Purpose = "reading", *, lock: bool = False
 ) -> Conversation:
-    """The caller's own conversation, or NotFound. `lock` holds its row until the transaction ends."""
-    rows = Conversation.objects.filter(author_id=caller.member_id)
-    found = (rows.select_for_update() if lock else rows.select_related("assistant")).filter(
-        id=uuid_of(conversation)
-    )
-    row = found.first()
+    """A conversation that the caller may read, or NotFound; PermissionDenied where the purpose needs more.
+
+    Moderating is what its author may do, and admins in a shared one: stop, answer, rename, put away, unshare,
+    delete. Writing is its author's alone. `lock` holds its row until the transaction ends.
+    """
+    rows = readable(caller)
+    rows = rows.select_for_update() if lock else rows.select_related("assistant")
+    row = rows.filter(id=uuid_of(conversation)).first()
     if row is None:
         raise NotFound(_("There is no such conversation."))
-    if writing:
-        caller.require(Action.HOLD_CONVERSATIONS)
+    _require(caller, row, purpose)
     return row
 
 
+def listed(caller: Caller, shared: bool | None = None) -> QuerySet[Conversation]:
+    """What a list shows: the caller's own; with `shared`, all that is shared, or what is the caller's alone."""
+    whose = Q(is_shared=True) if shared else Q(author_id=caller.member_id)
+    rows = Conversation.objects.filter(whose, archived_at=None, last_seq__gt=0)
+    return rows if shared is None else rows.filter(is_shared=shared)
+
+
+def still_readable(caller: Caller, conversations: Iterable[UUID]) -> set[UUID]:
+    """Those of them that the caller may read now."""
+    return set(readable(caller).filter(id__in=list(conversations)).values_list("id", flat=True))
+
+
+def may(caller: Caller, conversation: Conversation, purpose: Purpose) -> bool:
+    """Whether the caller, who reads it, may do that as well."""
+    try:
+        _require(caller, conversation, purpose)
+    except PermissionDenied:
+        return False
+    return True
+
+
+def _require(caller: Caller, conversation: Conversation, purpose: Purpose) -> None:
+    if purpose == "reading":
+        return caller.require(Action.READ_CONVERSATIONS)
+    if conversation.author_id == caller.member_id:
+        return caller.require(Action.HOLD_CONVERSATIONS)
+    if purpose == "moderating":
+        return caller.require(Action.MODERATE_CONVERSATIONS)
+    raise PermissionDenied(_("Only its author writes in a shared conversation. Begin one of your own."))
+
+
 def latest_conversation(caller: Caller) -> Conversation | None:
-    """The caller's most recent conversation that has a turn."""
+    """The caller's own most recent conversation that has a turn."""
     return (
         Conversation.objects.filter(author_id=caller.member_id, last_seq__gt=0, archived_at=None)
         .order_by("-updated_at")
@@ -52,13 +97,12 @@ def assistant_for(caller: Caller, assistant: object | None) -> Assistant:
 
 
 def permission_for(caller: Caller, request: object) -> PermissionRequest:
-    """A question about a tool call in one of the caller's conversations, its row locked, or NotFound."""
-    found = (
-        PermissionRequest.objects.select_for_update(of=("self",))
-        .filter(id=uuid_of(request), conversation__author_id=caller.member_id)
-        .first()
+    """A question about a tool call, its row locked. NotFound; PermissionDenied where others have to answer it."""
+    found = PermissionRequest.objects.select_for_update(of=("self",)).filter(
+        id=uuid_of(request), conversation__in=readable(caller)
     )
-    if found is None:
+    row = found.select_related("conversation").first()
+    if row is None:
         raise NotFound(_("There is no such question."))
-    caller.require(Action.HOLD_CONVERSATIONS)
-    return found
+    _require(caller, row.conversation, "moderating")
+    return row

@@ -16,11 +16,11 @@ from django.utils.translation import gettext as _
 from ninja import Field, Query, Router, Schema, Status
 
 from conversations import controls
-from conversations.access import conversation_for
+from conversations.access import conversation_for, listed
 from conversations.events import Wire
 from conversations.feeds import Feed
 from conversations.flow import flow_of
-from conversations.models import Conversation, Turn
+from conversations.models import Turn
 from conversations.prompts import is_storable
 from conversations.records import LAST, conversation_record, conversation_summaries, turn_record
 from conversations.turns import Submission, Submitted, draft, submit_turn
@@ -67,6 +67,7 @@ class NewConversation(Schema):
 class ConversationChange(Schema):
     title: str | None = None
     archived: bool | None = None
+    shared: bool | None = None
 
 
 class PermissionBody(Schema):
@@ -79,7 +80,10 @@ class EventsQuery(Schema):
 
 
 class PageQuery(Schema):
+    """`shared`: true for what the tenant shares, whoever wrote it; false for what is the caller's alone."""
+
     q: str = ""
+    shared: bool | None = None
     limit: int = PAGE
     after_id: str | None = None
 
@@ -107,8 +111,9 @@ async def chat_stream(request: HttpRequest, body: ChatBody) -> HttpResponseBase:
     submitted = await submit_turn(caller, submission)
     headers = {"x-conversation-id": str(submitted.conversation)}
     if output == "stream-json":
-        return _event_stream(request, _turn_events(caller, submitted), headers)
-    async with aclosing(_while_allowed(request, _turn_events(caller, submitted))) as events:
+        return _event_stream(request, submitted.conversation, _turn_events(caller, submitted), headers)
+    turn = _while_allowed(request, submitted.conversation, _turn_events(caller, submitted))
+    async with aclosing(turn) as events:
         async for event in events:
             if event and event["type"] == "turn.failed" and output == "text":
                 raise _turn_error(event)
@@ -131,10 +136,11 @@ async def events(request: HttpRequest, conversation: str, query: Query[EventsQue
     if after < 0:
         raise InvalidRequest(_("after is the seq of an event, a whole number from 0."))
     flow_of(request.scope).endless = True  # type: ignore[attr-defined]  # an ASGI request
-    return _event_stream(request, _live_events(caller, found.id, min(after, found.last_seq)), {})
+    live = _live_events(caller, found.id, min(after, found.last_seq))
+    return _event_stream(request, found.id, live, {})
 
 
-@router.get("/conversations", summary="The caller's conversations, newest first")
+@router.get("/conversations", summary="Conversations, newest first: the caller's, or the shared ones")
 async def list_conversations(request: HttpRequest, query: Query[PageQuery]) -> Record:
     caller = _caller(request)
     return await in_tenant(caller.tenant_id, _list, caller, query)
@@ -154,10 +160,10 @@ async def read_conversation(request: HttpRequest, conversation: str) -> Record:
     return await in_tenant(caller.tenant_id, _read, caller, conversation)
 
 
-@router.patch("/conversations/{conversation}", summary="Rename or archive")
+@router.patch("/conversations/{conversation}", summary="Rename, archive, share with the tenant")
 async def change_conversation(request: HttpRequest, conversation: str, body: ConversationChange) -> Record:
     caller = _caller(request)
-    await controls.change(caller, conversation, title=body.title, archived=body.archived)
+    await controls.change(caller, conversation, controls.Change(**body.dict()))
     return await in_tenant(caller.tenant_id, _read, caller, conversation)
 
 
@@ -199,12 +205,12 @@ async def answer(request: HttpRequest, permission: str, body: PermissionBody) ->
 
 
 def _event_stream(
-    request: HttpRequest, events: AsyncGenerator[Wire], headers: dict[str, str]
+    request: HttpRequest, conversation: UUID, events: AsyncGenerator[Wire], headers: dict[str, str]
 ) -> StreamingHttpResponse:
     async def lines() -> AsyncIterator[str]:
         # The headers leave with the first bytes: nobody shall wait for them until something happens.
         yield ": events follow\n\n"
-        async with aclosing(_while_allowed(request, events)) as allowed:
+        async with aclosing(_while_allowed(request, conversation, events)) as allowed:
             with suppress(ApiError):  # Who is not allowed any more hears nothing more, not even why.
                 async for event in allowed:
                     yield _lines_of(event) if event else ": still here\n\n"
@@ -221,10 +227,13 @@ def _lines_of(event: Wire) -> str:
     return f"id: {event['seq']}\nevent: {event['type']}\ndata: {data}\n\n"
 
 
-async def _while_allowed(request: HttpRequest, events: AsyncGenerator[Wire]) -> AsyncGenerator[Wire | None]:
+async def _while_allowed(
+    request: HttpRequest, conversation: UUID, events: AsyncGenerator[Wire]
+) -> AsyncGenerator[Wire | None]:
     """The events, and None now and then while there are none: a silent connection is cut on its way.
 
-    ApiError soon after the caller's key was revoked, their session ended, or they were removed.
+    ApiError soon after the caller's key was revoked, their session ended, they were removed, or the conversation is
+    not shared any more.
     """
     asked = spoke = monotonic()
     following = asyncio.ensure_future(anext(events, None))
@@ -232,7 +241,7 @@ async def _while_allowed(request: HttpRequest, events: AsyncGenerator[Wire]) -> 
         while True:
             await asyncio.wait({following}, timeout=asked + ASK_AGAIN_SECONDS - monotonic())
             if monotonic() - asked >= ASK_AGAIN_SECONDS:
-                await _assert_welcome(request)
+                await _assert_welcome(request, conversation)
                 asked = monotonic()
             if following.done():
                 event = following.result()
@@ -251,10 +260,11 @@ async def _while_allowed(request: HttpRequest, events: AsyncGenerator[Wire]) -> 
         await events.aclose()
 
 
-async def _assert_welcome(request: HttpRequest) -> None:
+async def _assert_welcome(request: HttpRequest, conversation: UUID) -> None:
     """ApiError where the request would be refused by now. Without a database there is nothing to hear either."""
     try:
-        await caller_for_request(request)
+        caller = await caller_for_request(request)
+        await in_tenant(caller.tenant_id, conversation_for, caller, conversation)
     except Error as error:
         logger.warning("A stream's caller could not be looked up: %s", error)
 
@@ -297,7 +307,7 @@ def _list(caller: Caller, query: PageQuery) -> Record:
         raise InvalidRequest(_("limit is a whole number from 1 to 200."))
     if not is_storable(query.q):
         raise InvalidRequest(_("q is a text."))
-    found = Conversation.objects.filter(author_id=caller.member_id, archived_at=None, last_seq__gt=0)
+    found = listed(caller, query.shared)
     if query.q.strip():
         # As it stands in the JSON of a prompt.
         quoted = json.dumps(query.q, ensure_ascii=False)[1:-1]
@@ -331,4 +341,4 @@ def _read(caller: Caller, conversation: str) -> Record:
 
 
 def _delete(caller: Caller, conversation: str) -> None:
-    conversation_for(caller, conversation, writing=True, lock=True).delete()
+    conversation_for(caller, conversation, "moderating", lock=True).delete()

@@ -18,10 +18,12 @@ from django.db import Error
 from django.utils.translation import gettext as _
 
 from conversations import controls
-from conversations.access import conversation_for
+from conversations.access import conversation_for, still_readable
 from conversations.events import Wire, open_events
 from conversations.feeds import Feed
+from conversations.history import thread_of
 from conversations.nudges import nudge_runners
+from conversations.people import People
 from conversations.rendering import Thread
 from conversations.turns import Submission, draft, submit_turn
 from tenants.access import Caller
@@ -77,6 +79,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def connect(self) -> None:
         self.id = uuid4()
         self.following: dict[UUID, asyncio.Task[None]] = {}
+        self.of_others: set[UUID] = set()
         self.drafted: UUID | None = None
         self.watching: asyncio.Task[None] | None = None
         self.left = False
@@ -102,6 +105,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await asyncio.sleep(ASK_AGAIN_SECONDS)
             try:
                 if await self._is_welcome():
+                    await self._drop_what_is_shared_no_more()
                     await rates().keep_socket(self.caller, self.id)
             except Error as error:
                 logger.warning("A socket's caller could not be looked up: %s", error)
@@ -113,6 +117,17 @@ class ChatConsumer(AsyncWebsocketConsumer):
         except ApiError as error:
             await self.show_out(error)
         return not self.left
+
+    async def _drop_what_is_shared_no_more(self) -> None:
+        if not self.of_others:
+            return
+        kept = await in_tenant(self.caller.tenant_id, still_readable, self.caller, self.of_others)
+        for conversation in self.of_others - kept:
+            self.of_others.discard(conversation)
+            if task := self.following.pop(conversation, None):
+                task.cancel()
+            gone = NotFound(_("This conversation is not shared any more."))
+            await self.say(error_frame(gone) | {"conversation": str(conversation)})
 
     async def show_out(self, error: ApiError) -> None:
         await self.leave(REFUSED + AuthenticationError.default_status, error)
@@ -164,6 +179,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
         conversation = await in_tenant(
             self.caller.tenant_id, conversation_for, self.caller, frame.get("conversation")
         )
+        if conversation.author_id != self.caller.member_id:
+            self.of_others.add(conversation.id)
         last = conversation.last_seq
         await self.follow(conversation.id, last if after is None else min(after, last))
 
@@ -202,7 +219,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         """Have a process started; without a conversation, for the one that the next message begins."""
         if frame.get("conversation") is not None:
             conversation = await in_tenant(
-                self.caller.tenant_id, conversation_for, self.caller, frame["conversation"]
+                self.caller.tenant_id, conversation_for, self.caller, frame["conversation"], "writing"
             )
         elif self.drafted is None:
             conversation = await in_tenant(self.caller.tenant_id, draft, self.caller)
@@ -279,7 +296,7 @@ class PageConsumer(ChatConsumer):
 def thread_at(caller: Caller, conversation: UUID, seq: int) -> Thread:
     """The thread behind a page that shows all events up to `seq`."""
     row = conversation_for(caller, conversation)
-    thread = Thread(str(conversation), assistant=row.assistant.name, model=row.effective_model)
+    thread = thread_of(row, People.of(caller, row))
     thread.load(open_events(conversation, seq))
     thread.seq = seq
     return thread

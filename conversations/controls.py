@@ -1,5 +1,6 @@
 """What a person does to a running turn: stop it, answer its question, change its model. A row, then a nudge."""
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -43,14 +44,22 @@ async def set_options(caller: Caller, conversation: object, options: dict[str, A
     await _tell(holder, events)
 
 
-async def change(
-    caller: Caller, conversation: object, *, title: str | None = None, archived: bool | None = None
-) -> None:
-    """Rename a conversation, put it away or bring it back; None leaves it as it is."""
-    if title is not None:
-        title = checked_title(title)
-    events = await in_tenant(caller.tenant_id, _change, caller, conversation, title, archived)
-    await publish(events)
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to become of a conversation; None leaves it as it is. InvalidRequest for a title that can't be."""
+
+    title: str | None = None
+    archived: bool | None = None
+    shared: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.title is not None:
+            object.__setattr__(self, "title", checked_title(self.title))
+
+
+async def change(caller: Caller, conversation: object, wanted: Change) -> None:
+    """Rename a conversation, put it away or bring it back, share it with the tenant or stop that."""
+    await publish(await in_tenant(caller.tenant_id, change_now, caller, conversation, wanted))
 
 
 def checked_title(title: str) -> str:
@@ -81,7 +90,7 @@ async def _tell(holder: str, events: list[Wire]) -> None:
 
 
 def _interrupt(caller: Caller, conversation_id: object) -> tuple[str, list[Wire]]:
-    conversation = conversation_for(caller, conversation_id, writing=True, lock=True)
+    conversation = conversation_for(caller, conversation_id, "moderating", lock=True)
     turns = conversation.turns
     turn = turns.filter(state__in=ACTIVE).first() or turns.filter(state=TurnState.QUEUED).first()
     return (conversation.holder, _stop(conversation, turn)) if turn else ("", [])
@@ -110,7 +119,7 @@ def _answer(caller: Caller, request_id: object, decision: str, message: str) -> 
 
 
 def _set_options(caller: Caller, conversation_id: object, options: dict[str, Any]) -> tuple[str, list[Wire]]:
-    conversation = conversation_for(caller, conversation_id, writing=True, lock=True)
+    conversation = conversation_for(caller, conversation_id, "writing", lock=True)
     changed = {name: value for name, value in options.items() if getattr(conversation, name) != value}
     if not changed:
         return "", []
@@ -121,17 +130,22 @@ def _set_options(caller: Caller, conversation_id: object, options: dict[str, Any
     return conversation.holder, [record(conversation, "conversation.updated", changed)]
 
 
-def _change(caller: Caller, conversation_id: object, title: str | None, archived: bool | None) -> list[Wire]:
-    conversation = conversation_for(caller, conversation_id, writing=True, lock=True)
+def change_now(caller: Caller, conversation_id: object, wanted: Change) -> list[Wire]:
+    """The storing half of `change`, inside the tenant's context; the events that say so."""
+    conversation = conversation_for(caller, conversation_id, "moderating", lock=True)
+    if wanted.shared:
+        conversation_for(caller, conversation_id, "writing")
     changed: dict[str, Any] = {}
-    if title is not None and title != conversation.title:
-        conversation.title = changed["title"] = title
-    if archived is not None and archived != (conversation.archived_at is not None):
-        conversation.archived_at = timezone.now() if archived else None
-        changed["archived"] = archived
+    if wanted.title is not None and wanted.title != conversation.title:
+        conversation.title = changed["title"] = wanted.title
+    if wanted.archived is not None and wanted.archived != (conversation.archived_at is not None):
+        conversation.archived_at = timezone.now() if wanted.archived else None
+        changed["archived"] = wanted.archived
+    if wanted.shared is not None and wanted.shared != conversation.is_shared:
+        conversation.is_shared = changed["shared"] = wanted.shared
     if not changed:
         return []
-    conversation.save(update_fields=["title", "archived_at"])
+    conversation.save(update_fields=["title", "archived_at", "is_shared"])
     return [record(conversation, "conversation.updated", changed)]
 
 

@@ -8,8 +8,10 @@ from tenants.access import Caller
 from tenants.credentials import OAUTH_TERMS
 from tenants.drafts import NAME_LENGTH, SECRET_LENGTH, CredentialDraft
 from tenants.errors import InvalidRequest
+from tenants.invitations import Offer
+from tenants.members import right_over
 from tenants.models import Credential
-from tenants.roles import Action, CredentialKind
+from tenants.roles import Action, CredentialKind, Role
 
 OWNERS = [("tenant", _("Everybody in this tenant")), ("member", _("Only me"))]
 
@@ -63,3 +65,43 @@ class CredentialForm(forms.Form):
         return Credential.objects.create_for(
             self.caller, draft, default=given["default"], owner=given.get("owner", "member")
         )
+
+
+class InvitationForm(forms.Form):
+    """Inviting somebody; the roles are those that the caller may give."""
+
+    email = forms.EmailField(
+        label=_("E-mail"),
+        required=False,
+        help_text=_(
+            "The link is mailed there, and good for that account alone. Empty: good for whoever has it."
+        ),
+        widget=forms.EmailInput(attrs={"autocomplete": "off", "placeholder": "name@example.org"}),
+    )
+    role = forms.ChoiceField(label=_("Role"), initial=Role.MEMBER)
+
+    def __init__(self, caller: Caller, *args: object, **more: object) -> None:
+        super().__init__(*args, **more)  # type: ignore[arg-type]  # passed on as they are
+        role = self.fields["role"]
+        assert isinstance(role, forms.ChoiceField)
+        role.choices = [(one.value, one.label) for one in Role if caller.may(right_over(one))]
+
+
+class NewcomerForm(forms.Form):
+    """An account for who was invited; the address is asked where the invitation does not name it."""
+
+    email = forms.EmailField(label=_("E-mail"), widget=forms.EmailInput(attrs={"autocomplete": "username"}))
+    name = forms.CharField(
+        label=_("Name"), max_length=120, widget=forms.TextInput(attrs={"autocomplete": "name"})
+    )
+    password = forms.CharField(
+        label=_("Password"),
+        max_length=200,
+        help_text=_("At least 10 characters."),
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+
+    def __init__(self, offer: Offer, *args: object, **more: object) -> None:
+        super().__init__(*args, **more)  # type: ignore[arg-type]  # passed on as they are
+        if offer.email:
+            del self.fields["email"]

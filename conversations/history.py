@@ -2,17 +2,18 @@
 
 from conversations.events import all_events, seq_before
 from conversations.models import ENDED, Conversation, Turn
+from conversations.people import People
 from conversations.rendering import Thread
 
 TURNS_AT_ONCE = 20
 
 
-def latest(conversation: Conversation) -> tuple[Thread, int]:
+def latest(conversation: Conversation, people: People) -> tuple[Thread, int]:
     """The latest turns and all that have not ended, and the number of the first one shown; 0 if it is the first."""
     turns = conversation.turns.order_by("-number")
     unfinished = turns.exclude(state__in=ENDED).last()
     window = list(turns[:TURNS_AT_ONCE])
-    thread = thread_of(conversation)
+    thread = thread_of(conversation, people)
     if not window:
         return thread, 0
     first = min((window[-1], unfinished or window[-1]), key=lambda turn: turn.number)
@@ -20,10 +21,10 @@ def latest(conversation: Conversation) -> tuple[Thread, int]:
     return thread, _is_preceded(first)
 
 
-def earlier(conversation: Conversation, number: int) -> tuple[Thread, int]:
+def earlier(conversation: Conversation, number: int, people: People) -> tuple[Thread, int]:
     """The turns before turn `number`, as many as a page shows at once, and the number of the first of them."""
     window = list(conversation.turns.filter(number__lt=number).order_by("-number")[:TURNS_AT_ONCE])
-    thread = thread_of(conversation)
+    thread = thread_of(conversation, people)
     if not window:
         return thread, 0
     wanted = {str(turn.id) for turn in window}
@@ -35,9 +36,9 @@ def earlier(conversation: Conversation, number: int) -> tuple[Thread, int]:
     return thread, _is_preceded(window[-1])
 
 
-def thread_of(conversation: Conversation) -> Thread:
+def thread_of(conversation: Conversation, people: People) -> Thread:
     """The conversation before its first event."""
-    thread = Thread(str(conversation.id), conversation.assistant.name, conversation.effective_model)
+    thread = Thread(str(conversation.id), conversation.assistant.name, conversation.effective_model, people)
     thread.title = conversation.title
     return thread
 

@@ -56,7 +56,8 @@ class Conversation(TenantRow):
 
     `epoch` rises with each new holder and fences the writes of former ones; `last_seq` is the number of
     its newest event; `files_on` names the runner on whose disk its files lie ('' while it has none).
-    A conversation without a turn is a draft: warmed up, listed nowhere.
+    A conversation without a turn is a draft: warmed up, listed nowhere. One that `is_shared` is read by the whole
+    tenant, written by its author.
     """
 
     author = models.ForeignKey(
@@ -66,6 +67,7 @@ class Conversation(TenantRow):
         Assistant, on_delete=models.PROTECT, db_constraint=False, related_name="conversations"
     )
     title = models.CharField(max_length=TITLE_LENGTH, blank=True)
+    is_shared = models.BooleanField(default=False)
     model = models.CharField(max_length=120, blank=True)
     permission_mode = models.CharField(
         max_length=20, choices=PermissionMode.choices, default=PermissionMode.DEFAULT
@@ -85,6 +87,9 @@ class Conversation(TenantRow):
         ]
         indexes: ClassVar = [
             models.Index(fields=["tenant", "author", "-updated_at"], name="conversation_newest"),
+            models.Index(
+                fields=["tenant", "-updated_at"], condition=Q(is_shared=True), name="conversation_shared"
+            ),
             models.Index(fields=["holder", "lease_until"], condition=~Q(holder=""), name="conversation_held"),
         ]
 

@@ -16,17 +16,19 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from conversations.access import assistant_for, conversation_for
+from conversations.access import assistant_for, conversation_for, may
+from conversations.controls import Change, change_now
 from conversations.forms import CredentialForm
 from conversations.history import earlier, latest
 from conversations.models import PermissionMode
+from conversations.people import People
 from conversations.prompts import MOST_CHARACTERS
 from conversations.rendering import Thread
 from conversations.starters import starters_for
-from conversations.surroundings import Surroundings, listed
+from conversations.surroundings import Surroundings, grouped
 from tenants.access import Caller
 from tenants.authentication import memberships_of
-from tenants.errors import ApiError, PermissionDenied
+from tenants.errors import ApiError, NotFound, PermissionDenied
 from tenants.models import Credential, User
 from tenants.roles import Action
 
@@ -68,7 +70,8 @@ def new_chat(request: TenantRequest, slug: str) -> HttpResponse:
 @require_GET
 def conversation(request: TenantRequest, slug: str, conversation_id: UUID) -> HttpResponse:
     found = conversation_for(request.caller, conversation_id)
-    thread, first = latest(found)
+    people = People.of(request.caller, found)
+    thread, first = latest(found, people)
     around = Surroundings.of(request.caller, conversation_id)
     return _chat(
         request,
@@ -76,24 +79,39 @@ def conversation(request: TenantRequest, slug: str, conversation_id: UUID) -> Ht
         thread,
         PermissionMode(found.permission_mode),
         earlier=_earlier(slug, found.id, first),
+        conversation=found,
+        shared_by="" if people.is_reader(found.author_id) else people.name_of(found.author_id),
+        moderates=may(request.caller, found, "moderating"),
     )
+
+
+@require_POST
+def share(request: TenantRequest, slug: str, conversation_id: UUID) -> HttpResponse:
+    """Share a conversation with the tenant, or stop that. Open pages see it within a second."""
+    change_now(request.caller, conversation_id, Change(shared=request.POST.get("shared") == "yes"))
+    try:
+        conversation_for(request.caller, conversation_id)
+    except NotFound:  # An admin has ended the sharing of another's.
+        return redirect("new_chat", slug)
+    return redirect("conversation", slug, conversation_id)
 
 
 @require_GET
 def earlier_turns(request: TenantRequest, slug: str, conversation_id: UUID, number: int) -> HttpResponse:
     """The turns before turn `number`, as a part of the page."""
     found = conversation_for(request.caller, conversation_id)
-    thread, first = earlier(found, number)
+    thread, first = earlier(found, number, People.of(request.caller, found))
     context = {"thread": thread, "earlier": _earlier(slug, found.id, first)}
     return render(request, "conversations/earlier.html", context)
 
 
 @require_GET
 def conversations(request: TenantRequest, slug: str) -> HttpResponse:
-    """The list at the side, as a part of the page; `q` searches it."""
-    query = request.GET.get("q", "")[:200]
+    """The list at the side, as a part of the page; `q` searches it, `shared` chooses what the tenant shares."""
+    query, shared = request.GET.get("q", "")[:200], request.GET.get("shared") == "yes"
     page = {"slug": slug, "conversation_id": request.GET.get("current", "")}
-    context = {"page": page, "groups": listed(request.caller, query), "query": query}
+    context: dict[str, Any] = {"page": page, "groups": grouped(request.caller, query, shared=shared)}
+    context |= {"query": query, "shared": shared}
     return render(request, "conversations/_conversations.html", context)
 
 

@@ -56,6 +56,8 @@ def _summary(conversation: Conversation, states: dict[UUID, str]) -> Record:
         "model": conversation.effective_model,
         "permission_mode": conversation.permission_mode,
         "state": states.get(conversation.id, "idle"),
+        "author": str(conversation.author_id),
+        "shared": conversation.is_shared,
         "archived": conversation.archived_at is not None,
         "created_at": conversation.created_at.isoformat(),
         "updated_at": conversation.updated_at.isoformat(),

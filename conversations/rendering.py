@@ -15,6 +15,7 @@ from django.utils.translation import gettext
 
 from conversations.markdown import visible
 from conversations.parts import Changes, Part, Patch, QuestionPart, TextPart, ThinkingPart, ToolPart, render
+from conversations.people import People
 from conversations.tool_lines import ToolLine
 
 type Event = dict[str, Any]
@@ -30,6 +31,8 @@ class TurnView:
 
     id: str
     assistant: str = ""
+    people: People = field(default_factory=People)
+    asked_by: str = ""
     prompt: Any = ""
     client_id: str = ""
     at: str = ""
@@ -42,10 +45,14 @@ class TurnView:
     _by_id: dict[str, Part] = field(default_factory=dict)
 
     @classmethod
-    def queued(cls, event: Event, assistant: str) -> Self:
+    def queued(cls, event: Event, assistant: str, people: People) -> Self:
+        """`asked_by` names the author where that is not the reader."""
+        author = event.get("author")
         return cls(
             id=str(event["turn"]),
             assistant=assistant,
+            people=people,
+            asked_by="" if people.is_reader(author) else people.name_of(author),
             prompt=event.get("prompt", ""),
             client_id=str(event.get("client_id") or ""),
             at=str(event.get("at", "")),
@@ -162,7 +169,7 @@ class TurnView:
         part = self._by_id.get(f"question-{self.id}-{event['request']}")
         if not isinstance(part, QuestionPart) or not part.is_open:
             return
-        part.resolve(str(event.get("decision") or "deny"), name_of(event.get("by")), page)
+        part.resolve(str(event.get("decision") or "deny"), self.people.name_of(event.get("by")), page)
         if not any(isinstance(other, QuestionPart) and other.is_open for other in self.parts):
             self._wait_for("model", page)
 
@@ -231,10 +238,13 @@ FOLDS: dict[str, Fold] = {
 class Thread:
     """A conversation as the page shows it. Feed it events in order; what it has seen already changes nothing."""
 
-    def __init__(self, conversation: str, assistant: str = "", model: str = "") -> None:
+    def __init__(
+        self, conversation: str, assistant: str = "", model: str = "", people: People | None = None
+    ) -> None:
         self.conversation = conversation
         self.assistant = assistant
         self.model = model
+        self.people = people or People()
         self.title = ""
         self.seq = 0
         self._turns: dict[str, TurnView] = {}
@@ -277,7 +287,7 @@ class Thread:
                 self._mark(page)
 
     def _queue(self, event: Event, page: Changes) -> None:
-        turn = TurnView.queued(event, self.assistant)
+        turn = TurnView.queued(event, self.assistant, self.people)
         if turn.id not in self._turns:
             self._turns[turn.id] = turn
             page.html("append", "turns", "_turn", turn=turn)
@@ -289,16 +299,14 @@ class Thread:
             self.title = str(event["title"])
             page.text("text", "conversation-title", visible(self.title))
             page.note("refresh", "conversations")
+        if "shared" in event:
+            page.text("state", "sharing", "shared" if event["shared"] else "private")
+            page.note("refresh", "conversations")
 
     def _mark(self, page: Changes) -> None:
         """The page around the turns: whether there is something to stop, and the list at its side."""
         page.text("state", "thread", "busy" if self.is_busy else "idle")
         page.note("refresh", "conversations")
-
-
-def name_of(member: object) -> str:
-    """Who that was, for the one person who sees the page: a conversation is seen by its author only."""
-    return gettext("You") if member else ""
 
 
 def tool_line(event: Event) -> ToolLine:

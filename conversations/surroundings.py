@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
+from conversations.access import listed
 from conversations.hosts import live_hosts
 from conversations.models import Conversation
 from tenants.access import Caller
@@ -36,6 +37,7 @@ class Surroundings:
     """`conversation_id` is the one that is open, '' if none."""
 
     slug: str
+    member_id: UUID
     may_write: bool
     groups: list[Group] = field(default_factory=list)
     conversation_id: str = ""
@@ -47,8 +49,9 @@ class Surroundings:
     def of(cls, caller: Caller, conversation_id: UUID | None = None, section: str = "") -> "Surroundings":
         return cls(
             slug=caller.tenant_slug,
+            member_id=caller.member_id,
             may_write=caller.may(Action.HOLD_CONVERSATIONS),
-            groups=listed(caller),
+            groups=grouped(caller),
             conversation_id=str(conversation_id or ""),
             section=section,
             is_offline=answers_offline(caller),
@@ -56,9 +59,11 @@ class Surroundings:
         )
 
 
-def listed(caller: Caller, query: str = "") -> list[Group]:
-    """The caller's newest conversations by day, all or those with `query` in title or message."""
-    found = Conversation.objects.filter(author_id=caller.member_id, archived_at=None, last_seq__gt=0)
+def grouped(caller: Caller, query: str = "", *, shared: bool = False) -> list[Group]:
+    """The caller's newest conversations by day, or the shared ones; all, or with `query` in title or message."""
+    found = listed(caller, shared or None)
+    if shared:
+        found = found.select_related("author__user")
     if query := query.strip():
         said = Q(turns__prompt__icontains=json.dumps(query)[1:-1])
         found = found.filter(Q(title__icontains=query) | said).distinct()

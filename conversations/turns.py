@@ -153,7 +153,7 @@ def _store(caller: Caller, submission: Submission, digest: str) -> Submitted:
         conversation = draft(caller, submission.assistant).id
         queued = _queue(caller, submission, digest, conversation, turn)
     if queued is None:
-        conversation_for(caller, conversation, writing=True)
+        conversation_for(caller, conversation, "writing")
         raise AuthenticationError  # It is theirs, so they are not a member any more.
     if "full" in queued:
         raise Conflict(_("Too many messages are queued already. Wait until some were answered."))

@@ -2,17 +2,26 @@
 
 from django.urls import path
 
-from conversations import pages
+from conversations import member_pages, pages
 
 urlpatterns = [
     path("", pages.home, name="home"),
     path("t/<slug:slug>/", pages.new_chat, name="new_chat"),
     path("t/<slug:slug>/conversations", pages.conversations, name="conversations"),
     path("t/<slug:slug>/c/<uuid:conversation_id>/", pages.conversation, name="conversation"),
+    path("t/<slug:slug>/c/<uuid:conversation_id>/share", pages.share, name="share"),
     path(
         "t/<slug:slug>/c/<uuid:conversation_id>/before/<int:number>",
         pages.earlier_turns,
         name="earlier_turns",
+    ),
+    path("invitation/<str:token>/", member_pages.invitation, name="invitation"),
+    path("t/<slug:slug>/members/", member_pages.members, name="members"),
+    path("t/<slug:slug>/members/<uuid:member_id>/", member_pages.member, name="member"),
+    path(
+        "t/<slug:slug>/invitations/<uuid:invitation_id>/",
+        member_pages.revoke_invitation,
+        name="revoke_invitation",
     ),
     path("t/<slug:slug>/credentials/", pages.credentials, name="credentials"),
     path("t/<slug:slug>/credentials/<uuid:credential_id>/", pages.credential, name="credential"),

@@ -56,7 +56,8 @@ def _signed(request: HttpRequest, answer: HttpResponseBase) -> HttpResponseBase:
 class CurrentTenantMiddleware(_Middleware):
     """Runs a page of /t/<slug>/… inside its tenant's context, for members only: strangers get 404.
 
-    Sets `request.caller` and `request.membership`. The view is one short transaction, undone if it raises;
+    Sets `request.caller`, `request.membership`, and `request.memberships`, all that the person has.
+    The view is one short transaction, undone if it raises;
     an async view names its tenant itself. Stands last, since it calls the view.
     """
 
@@ -67,9 +68,11 @@ class CurrentTenantMiddleware(_Middleware):
             return None
         if not isinstance(request.user, User):
             return redirect_to_login(request.get_full_path())
-        found = [here for here in memberships_of(request.user) if here.tenant_slug == kwargs["slug"]]
+        everywhere = memberships_of(request.user)
+        found = [here for here in everywhere if here.tenant_slug == kwargs["slug"]]
         if not found:
             raise Http404
+        request.memberships = everywhere  # type: ignore[attr-defined]
         request.membership = found[0]  # type: ignore[attr-defined]
         request.caller = found[0].as_caller()  # type: ignore[attr-defined]
         if iscoroutinefunction(view):

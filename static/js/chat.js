@@ -10,7 +10,7 @@ import { follow, jump } from "./scroll.js";
 import { Socket } from "./socket.js";
 
 const dock = document.getElementById("thread");
-const stop = document.getElementById("stop");
+const stop = document.getElementById("stop"); // who only reads has none
 const notice = document.getElementById("connection");
 const problem = document.getElementById("problem");
 const { slug, live, address } = dock.dataset;
@@ -35,7 +35,7 @@ const frames = {
     if (frame.conversation !== conversation || frame.seq <= seq) return;
     applyPatches(frame.patches, () => composer.focus());
     seq = frame.seq;
-    stop.disabled = false;
+    if (stop) stop.disabled = false;
     outbox.settle();
     update();
     focusQuestions();
@@ -47,7 +47,7 @@ const frames = {
     const text = outbox.refuse(frame.id);
     if (text !== undefined) composer.giveBack(text);
     reopen(frame.request);
-    stop.disabled = false;
+    if (stop) stop.disabled = false;
     tell(text === undefined ? frame.error.message : `${frame.error.message} ${problem.dataset.kept}`);
   },
 };
@@ -55,8 +55,8 @@ const frames = {
 function catchUp() {
   if (conversation) {
     socket.send({ type: "subscribe", conversation, after: seq });
-    socket.send({ type: "warm", conversation });
-  } else if (!outbox.messages.length) {
+    if (stop) socket.send({ type: "warm", conversation });
+  } else if (stop && !outbox.messages.length) {
     socket.send({ type: "warm" });
   }
   for (const message of outbox.messages) sendNow(message);
@@ -110,7 +110,7 @@ function show(place, message) {
 }
 
 function interrupt() {
-  if (!conversation || dock.dataset.state !== "busy" || !socket.send({ type: "interrupt", conversation })) return false;
+  if (!stop || !conversation || dock.dataset.state !== "busy" || !socket.send({ type: "interrupt", conversation })) return false;
   stop.disabled = true;
 }
 

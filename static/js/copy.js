@@ -1,4 +1,4 @@
-// Copying an answer or a block of code, and wrapping its long lines.
+// Copying an answer, a block of code or a link, and wrapping its long lines.
 async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   // Without https there is no clipboard but this old way.
@@ -12,6 +12,7 @@ async function copy(text) {
 }
 
 function textFor(button) {
+  if (button.dataset.copy === "field") return button.closest(".fresh").querySelector("input").value;
   if (button.dataset.copy === "code") return button.closest("figure").querySelector("pre").textContent;
   const texts = button.closest(".turn").querySelectorAll(".parts > .text");
   return [...texts].map((text) => text.innerText.trim()).join("\n\n");

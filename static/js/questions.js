@@ -26,7 +26,7 @@ export function watchQuestions(send, composer) {
     onKey(key, () => {
       const card = open().find((card) => performance.now() - seen.get(card) > GRACE);
       const button = card?.querySelector(`[data-decision="${decision}"]:enabled`);
-      if (!button) return false;
+      if (!button?.checkVisibility()) return false;
       decide(button);
     });
   }

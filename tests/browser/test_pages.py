@@ -46,7 +46,7 @@ def test_axe_finds_nothing_to_complain_about(visit: Visit, scheme: str) -> None:
     problems = violations(person)
     person.page.get_by_role("button", name="Deny").click()
     person.ends(turns=3)
-    for path in ("", "credentials/", "nothing-here"):
+    for path in ("", "credentials/", "members/", "nothing-here"):
         person.page.goto(person.home + path)
         problems += violations(person)
     person.context.clear_cookies()

@@ -16,6 +16,7 @@ from conversations.models import Assistant
 from tenants import rates as rates_module
 from tenants.context import tenant_context
 from tenants.errors import RateLimited
+from tenants.invitations import invite
 from tenants.models import Credential
 from tenants.rates import Rates, rates
 from tests.cast import House, Person
@@ -51,9 +52,23 @@ CALLS: dict[str, Any] = {
     "GET /credentials/{credential}": None,
     "PATCH /credentials/{credential}": {"name": "taken", "default": True},
     "DELETE /credentials/{credential}": None,
+    "GET /members": None,
+    "GET /members/{member}": None,
+    "PATCH /members/{member}": {"role": "viewer"},
+    "DELETE /members/{member}": None,
+    "GET /invitations": None,
+    "POST /invitations": {"role": "owner", "tenant": "{tenant}", "id": "{invitation}"},
+    "DELETE /invitations/{invitation}": None,
 }
 # These name no object of the house: they answer what is the stranger's own.
-OWN = {"GET /conversations", "GET /credentials", "POST /credentials"}
+OWN = {
+    "GET /conversations",
+    "GET /credentials",
+    "POST /credentials",
+    "GET /members",
+    "GET /invitations",
+    "POST /invitations",
+}
 
 
 def all_calls() -> set[str]:
@@ -83,11 +98,14 @@ def _objects(person: Person) -> dict[str, str]:
         credential = Credential(tenant=person.membership.tenant, name=CANARY, kind="api_key")
         credential.secret = CANARY
         credential.save(force_insert=True)
+        invitation, _token = invite(caller, "viewer", f"{CANARY}@example.org")
     return {
         "conversation": str(submitted.conversation),
         "assistant": str(assistant.id),
         "permission": request,
         "credential": str(credential.id),
+        "member": str(caller.member_id),
+        "invitation": str(invitation.id),
         "tenant": str(caller.tenant_id),
     }
 

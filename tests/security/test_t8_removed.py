@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from time import monotonic
 from typing import Any
 
+import httpx
 import pytest
 from asgiref.sync import sync_to_async
 from django.test import AsyncClient
@@ -17,10 +19,12 @@ from tenants.members import change_role, remove
 from tenants.models import ApiKey, Credential
 from tenants.roles import Role
 from tests.cast import House, Person
+from tests.client import Client
 from tests.conversations.stage import Hands, events_of, kinds, say, turn_of
 from tests.conversations.test_consumers import Socket, enter, sockets
+from tests.stack import Installation, eventually, installation
 
-__all__ = ["sockets"]  # a fixture
+__all__ = ["installation", "sockets"]  # fixtures
 
 SOON = 5.0
 
@@ -204,3 +208,46 @@ def test_t8_who_may_only_read_from_now_on_writes_nothing_more(house: House) -> N
         change_role(house.owner.caller, house.member.membership.id, Role.VIEWER)
     with pytest.raises(Exception, match="Sign in"):
         say(former, "second", begun.conversation)
+
+
+def _joined(client: httpx.Client, owner: Client) -> str:
+    """Come in by an invitation of the owner, as a browser does; the member's id."""
+    link = owner.post("/v1/invitations", {"role": "member"})["link"]
+    page = client.get(link)
+    token = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)[0]
+    email = f"guest-{token[:8].lower()}@example.org"
+    form = {
+        "csrfmiddlewaretoken": token,
+        "email": email,
+        "name": "Guest",
+        "password": "correct horse battery",
+    }
+    assert client.post(link, data=form, headers={"origin": owner.url}).status_code == 302
+    return next(str(row["id"]) for row in owner.get("/v1/members")["data"] if row["email"] == email)
+
+
+def test_t8_the_running_answer_of_a_removed_member_stops_as_real_processes(
+    installation: Installation,
+) -> None:
+    owner = installation.client(installation.webs[0])
+    with httpx.Client(
+        base_url=owner.url, trust_env=False, timeout=20, headers={"origin": owner.url}
+    ) as guest:
+        member = _joined(guest, owner)
+        conversation = guest.post("/v1/conversations", json={}).json()["id"]
+        path = f"/v1/conversations/{conversation}/turns"
+        turns = [guest.post(path, json={"message": f"slow 600 {60 + n}"}).json()["id"] for n in range(2)]
+
+        def state(turn: str) -> str:
+            return str(installation.query("SELECT state FROM conversations_turn WHERE id = %s", turn))
+
+        eventually(lambda: state(turns[0]) == "running", 20)
+        with guest.stream("GET", f"/v1/conversations/{conversation}/events") as stream:
+            assert next(stream.iter_text())
+            owner.call("DELETE", f"/v1/members/{member}")
+            since = monotonic()
+            eventually(lambda: [state(turn) for turn in turns] == ["interrupted"] * 2, SOON)
+            with suppress(httpx.StreamConsumed):
+                stream.read()
+            assert monotonic() - since < SOON + 1
+        assert guest.get("/v1/conversations").status_code in (400, 401)
