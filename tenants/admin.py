@@ -46,6 +46,10 @@ class TenantAdmin(TenantRowAdmin):
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.admin_site.has_permission(request)
 
+    def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
+        """The list is there before a tenant is chosen."""
+        return super().get_model_perms(request) | {"view": self.has_module_permission(request)}
+
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(require_POST(self.choose))
         return [path("<uuid:tenant_id>/choose/", view, name="choose_tenant"), *super().get_urls()]

@@ -289,6 +289,8 @@ def test_a_question_left_behind_can_no_longer_be_answered(told: Told) -> None:
         ({"kind": "status", "state": "ready"}, "Ada · Waiting for the first word"),
         ({"kind": "status", "state": "retrying", "detail": "overloaded (529), attempt 2 of 10"},
          "Ada · Trying again: overloaded (529), attempt 2 of 10"),
+        ({"kind": "status", "state": "waiting_for_host", "detail": "No runner is up."}, "Ada · No runner is up."),
+        ({"kind": "status", "state": "queued", "detail": ""}, "Ada · Waiting for its turn"),
         ({"kind": "thinking.delta", "block": 0, "text": "Hm"}, "Ada · Thinking"),
         ({"kind": "tool.started", "tool_use": "u", "name": "Bash", "input": {}}, "Ada · Running a tool: Bash"),
         ({"kind": "turn.completed"}, ""),

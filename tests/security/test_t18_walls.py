@@ -101,6 +101,21 @@ def test_t18_where_a_tier_is_named_nothing_weaker_starts(
     assert host(standing, "name") is None
 
 
+def test_t18_in_production_the_tier_has_to_be_named(standing: Installation) -> None:
+    production = {"PUBLIC_URL": "https://parley.example", "TRUSTED_PROXIES": "127.0.0.1"}
+    started = subprocess.run(
+        [sys.executable, "manage.py", "runner", "--name", "one"],
+        cwd=PROJECT,
+        env=standing.environment | production,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert started.returncode == 1
+    assert "set SANDBOX_TIER to one of bubblewrap-uid" in started.stderr
+
+
 def test_t18_without_a_runner_a_turn_waits_and_says_so(
     standing: Installation, walls: Walls, client: Client
 ) -> None:

@@ -32,6 +32,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
         assert_safe_database()
+        if settings.HTTPS and not settings.SANDBOX_TIER:
+            raise CommandError(
+                "In production (PUBLIC_URL is https) the operator names the sandbox tier that nothing may fall "
+                f"below: set SANDBOX_TIER to one of {', '.join(Tier)}."
+            )
         folder = runner_folder(name)
         with _lock(folder, name):
             runner_settings = settings_for(folder, name)
