@@ -7,11 +7,15 @@ DECLARE
     picked record;
     me conversations_runnerhost;
     only_tenant uuid;
+    wanted text[];
     started timestamptz := clock_timestamp();
     new_epoch bigint;
 BEGIN
     SELECT h.* INTO me FROM conversations_runnerhost h WHERE h.name = runner;
-    IF NOT FOUND THEN
+    wanted := ARRAY(
+        SELECT least_tier FROM unnest(ARRAY['', 'bubblewrap-uid', 'bubblewrap', 'landlock', 'none']) AS least_tier
+        WHERE host_takes(me, least_tier, true));
+    IF wanted = '{}' THEN
         RETURN NULL;
     END IF;
     IF NOT me.any_tenant THEN
@@ -30,7 +34,7 @@ BEGIN
     JOIN conversations_assistant a ON a.id = c.assistant_id
     JOIN tenants_tenant ten ON ten.id = t.tenant_id
     WHERE t.state = 'queued'
-      AND host_takes(me, ten.least_tier, me.any_tenant OR t.tenant_id = only_tenant)
+      AND ten.least_tier = ANY(wanted) AND (me.any_tenant OR t.tenant_id = only_tenant)
       AND NOT EXISTS (
           SELECT 1 FROM conversations_turn other
           WHERE other.conversation_id = t.conversation_id
