@@ -1,7 +1,7 @@
 """What went wrong, as the turn's `error`: a type of the Messages API and a sentence that says what to do."""
 
 from claude_runner.errors import EngineError
-from claude_runner.gateway import Refusal
+from claude_runner.meter import Refusal
 
 CREDENTIAL = "The credential was refused. Enter a new one under Credentials, then send the message again."
 SENTENCES = {

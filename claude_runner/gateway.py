@@ -1,15 +1,17 @@
 """The one way out of a sandbox: a unix socket behind which the model's credential is added.
 
 Each process has a gateway of its own in the runner's event loop; all share one pool of upstream connections.
-Its account is asked before each request, so that what was revoked a moment ago counts no more.
+Its account is asked before each request and told after it, so that what was revoked a moment ago counts no more,
+and all that is spent is on the account's conversation.
 """
 
 import asyncio
 import io
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,100 +19,53 @@ from uuid import uuid4
 
 import aiohttp
 from aiohttp import web
-from multidict import CIMultiDict
 
 from claude_runner.errors import Refused
 from claude_runner.folders import Place
+from claude_runner.headers import inward, outward
+from claude_runner.meter import Meter, Refusal
 from claude_runner.spec import Account, Grant, Spending, Upstream
+from claude_runner.turnstile import Turnstile
+from claude_runner.upstreams import Upstreams
+from claude_runner.usage import Reading
 
 logger = logging.getLogger(__name__)
 
-ALLOWED = frozenset({("POST", "/v1/messages"), ("POST", "/v1/messages/count_tokens"), ("GET", "/v1/models")})
-LARGEST_BODY = 40 << 20
+MESSAGES = "/v1/messages"
+COUNT = "/v1/messages/count_tokens"
+# With the parameters that the CLI sends; others end here.
+ALLOWED = {
+    ("POST", MESSAGES): frozenset({"beta"}),
+    ("POST", COUNT): frozenset({"beta"}),
+    ("GET", "/v1/models"): frozenset({"beta", "limit", "after_id", "before_id"}),
+}
+LARGEST_BODY = 32 << 20
+LARGEST_ANSWER = 64 << 20
 LARGEST_ERROR = 64 << 10
 IN_ONE_PIECE = 1 << 20
 BYTES_PER_TOKEN = 4
+MOST_CONNECTIONS = 64
+# Seconds: between two connections, before an answer to who asks too often.
+PACE, PAUSE = 0.005, 1.0
 # Seconds for which leave that was asked for at a turn's begin holds for its first request.
 FRESH = 0.5
 SETTLE_WITHIN = 10.0
-TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
-OAUTH_BETA = "oauth-2025-04-20"
-# The sandbox names neither its credential nor its host, and hop-by-hop headers end here (RFC 9110, 7.6.1).
-DROPPED = frozenset(
-    {
-        *("authorization", "x-api-key", "proxy-authorization", "cookie", "host", "content-length"),
-        *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
-        *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "expect"),
-    }
-)
-NOT_RETURNED = frozenset(
-    {
-        *("connection", "keep-alive", "proxy-connection", "trailer", "transfer-encoding", "upgrade"),
-        *("content-length", "set-cookie", "proxy-authenticate", "www-authenticate", "location"),
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """How the last request was refused. `status` 0: nobody was there; `ours`: the account said it."""
-
-    status: int
-    type: str
-    message: str
-    ours: bool = False
-
-
-class Meter:
-    """What a turn waited for the model. Times in seconds; requests that overlap count once."""
-
-    def __init__(self) -> None:
-        self.in_flight = 0
-        self._busy_since = 0.0
-        self.begin_turn()
-
-    def begin_turn(self) -> None:
-        self.busy = 0.0
-        self.first_byte: float | None = None
-        self.refusal: Refusal | None = None
-        self._busy_since = monotonic()
-
-    def start(self) -> None:
-        if not self.in_flight:
-            self._busy_since = monotonic()
-        self.in_flight += 1
-
-    def stop(self) -> None:
-        self.in_flight -= 1
-        if not self.in_flight:
-            self.busy += monotonic() - self._busy_since
-
-    def answered(self) -> None:
-        if self.first_byte is None:
-            self.first_byte = monotonic() - self._busy_since
-
-
-def upstream_session() -> aiohttp.ClientSession:
-    """The connections that all gateways of a host share. No cookies: they would cross tenants."""
-    return aiohttp.ClientSession(
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=55),
-        skip_auto_headers=("User-Agent", "Content-Type", "Accept", "Accept-Encoding"),
-        timeout=TIMEOUT,
-        trust_env=False,
-    )
 
 
 class Leave:
     """An account's grant, asked for at once and there when it is needed."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, after: set[asyncio.Task[None]]) -> None:
         self.account = account
         self._asked = monotonic()
-        self._answer = asyncio.create_task(account.admit())
+        self._answer = asyncio.create_task(self._ask(set(after)))
         # It may be refused without anybody who needed it.
         self._answer.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _ask(self, before: set[asyncio.Task[None]]) -> Grant:
+        if before:
+            await asyncio.wait(before, timeout=SETTLE_WITHIN)
+        return await self.account.admit()
 
     @property
     def is_fresh(self) -> bool:
@@ -125,13 +80,18 @@ class Leave:
 
 
 class Gateway:
-    """Listens on `place.socket`. Every request is `account`'s, which `begin_turn` may change."""
+    """Listens on `place.socket`; requests pass while a turn runs, each on the account of that turn.
 
-    def __init__(self, session: aiohttp.ClientSession, account: Account) -> None:
-        self._session = session
+    `account` is whose it is before the first turn.
+    """
+
+    def __init__(self, upstreams: Upstreams, account: Account) -> None:
+        self._upstreams = upstreams
         self._account = account
+        self._open = False
         self._leave: Leave | None = None
         self._settling: set[asyncio.Task[None]] = set()
+        self._turnstile = Turnstile()
         self.meter = Meter()
         # While true, token counts are estimated here instead of being asked for upstream.
         self.estimates = False
@@ -142,98 +102,203 @@ class Gateway:
             handler_cancellation=True,
             access_log=None,
         )
-        self._listener: asyncio.Server | None = None
+        self._listening: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
         self._place: Place | None = None
 
-    def begin_turn(self, account: Account) -> None:
-        """The CLI is about to get a message: ask for leave while it thinks."""
-        self._forget_leave()
-        self._account = account
-        self._leave = Leave(account)
-        self.meter.begin_turn()
+    # Its life
 
     async def start(self, place: Place) -> None:
         self._place = place
         place.socket.unlink(missing_ok=True)
-        self._listener = await asyncio.get_running_loop().create_unix_server(self._server, place.socket)
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listening.setblocking(False)
+        self._listening.bind(str(place.socket))
         place.socket.chmod(0o600)
         place.own(place.socket)
+        self._listening.listen()
+        self._accepting = asyncio.create_task(self._accept(self._listening))
+
+    async def _accept(self, listening: socket.socket) -> None:
+        """One after another: whoever opens connections as fast as they can waits in the kernel's queue."""
+        loop = asyncio.get_running_loop()
+        while True:
+            while len(self._server.connections) >= MOST_CONNECTIONS:  # noqa: ASYNC110 (aiohttp tells nobody)
+                await asyncio.sleep(PACE * 10)
+            # Out of files, or gone again: the next one may fare better.
+            with suppress(OSError):
+                connection, _peer = await loop.sock_accept(listening)
+                await loop.connect_accepted_socket(self._server, connection)
+            await asyncio.sleep(PACE)
 
     async def close(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
+        self.end_turn()
+        if self._accepting is not None and self._listening is not None:
+            self._accepting.cancel()
+            await asyncio.wait([self._accepting])
+            self._listening.close()
             await self._server.shutdown(1.0)
-        self._forget_leave()
         if self._settling:
             await asyncio.wait(self._settling, timeout=SETTLE_WITHIN)
         if self._place is not None:
             self._place.socket.unlink(missing_ok=True)
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if (request.method, request.path) not in ALLOWED:
-            return _error(404, "not_found_error", f"{request.method} {request.path} does not exist here.")
-        if self.estimates and request.path.endswith("/count_tokens"):
-            return web.json_response({"input_tokens": (request.content_length or 0) // BYTES_PER_TOKEN})
-        self.meter.start()
-        try:
-            return await self._forward(request)
-        finally:
-            self.meter.stop()
+    def begin_turn(self, account: Account) -> None:
+        """The CLI is about to get a message: ask for leave while it thinks."""
+        self.end_turn()
+        self._account = account
+        self._open = True
+        self._leave = Leave(account, self._settling)
+        self.meter.begin_turn()
 
-    async def _forward(self, request: web.BaseRequest) -> web.StreamResponse:
-        try:
-            body = await request.read()
-            account, grant = await self._admitted()
-        except web.HTTPRequestEntityTooLarge:
-            return _error(413, "request_too_large", "The request is larger than the model's server takes.")
-        except Refused as refused:
-            self.meter.refusal = Refusal(refused.status, refused.type, str(refused), ours=True)
-            return _error(refused.status, refused.type, str(refused))
-        return await self._send(request, body, account, grant)
-
-    async def _admitted(self) -> tuple[Account, Grant]:
-        leave, self._leave = self._leave, None
-        if leave is None or not leave.is_fresh:
-            leave = Leave(self._account)
-        return leave.account, await leave.granted()
-
-    def _forget_leave(self) -> None:
+    def end_turn(self) -> None:
+        """Nothing spends between turns: what the agent left running finds the gateway shut."""
+        self._open = False
         if self._leave is not None:
             self._leave.forget()
             self._leave = None
 
-    def _settle(self, account: Account, grant: Grant, spending: Spending) -> None:
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Let requests pass for what the CLI itself is told to do between turns."""
+        former, self._open = self._open, True
+        try:
+            yield
+        finally:
+            self._open = former
+
+    # A request
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if not self._turnstile.enter():
+            await asyncio.sleep(PAUSE)
+            if not self._turnstile.enter():
+                return _error(429, "rate_limit_error", "This conversation asks its model too often.")
+        self.meter.start()
+        try:
+            return await self._answer(request)
+        except Refused as refused:
+            self.meter.refusal = Refusal(refused.status, refused.type, str(refused), ours=True)
+            return _error(refused.status, refused.type, str(refused))
+        finally:
+            self.meter.stop()
+            self._turnstile.leave()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        parameters = ALLOWED.get((request.method, request.path))
+        if parameters is None:
+            return _error(404, "not_found_error", f"{request.method} {request.path} does not exist here.")
+        if self.estimates and request.path == COUNT:
+            return web.json_response({"input_tokens": (request.content_length or 0) // BYTES_PER_TOKEN})
+        query = {name: value for name, value in request.query.items() if name in parameters}
+        async with self._body(request) as body:
+            if body is None:
+                return _error(
+                    413, "request_too_large", "The request is larger than the model's server takes."
+                )
+            account, grant = await self._admitted()
+            _check_model(grant, body)
+            return await _Exchange(self, account, grant).run(request, query, body)
+
+    @asynccontextmanager
+    async def _body(self, request: web.BaseRequest) -> AsyncIterator[bytes | None]:
+        """What was sent; None where it is larger than one may be, or than all of them may be together."""
+        parts: list[bytes] = []
+        held = 0
+        try:
+            async for part in request.content.iter_any():
+                if held + len(part) > LARGEST_BODY or not self._turnstile.hold(len(part)):
+                    parts.clear()
+                    yield None
+                    return
+                held += len(part)
+                parts.append(part)
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+        finally:
+            self._turnstile.let_go(held)
+
+    async def _admitted(self) -> tuple[Account, Grant]:
+        leave, self._leave = self._leave, None
+        if leave is None or not leave.is_fresh:
+            if not self._open:
+                raise Refused("Nobody has asked for anything: the model answers while a turn runs.")
+            leave = Leave(self._account, self._settling)
+        return leave.account, await leave.granted()
+
+    # What an exchange needs of it
+
+    @property
+    def upstreams(self) -> Upstreams:
+        return self._upstreams
+
+    def settle(self, account: Account, grant: Grant, spending: Spending) -> None:
+        """Tell the account, in the background; its next leave waits for that."""
         task = asyncio.create_task(account.settle(grant, spending))
         self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+        task.add_done_callback(self._settled)
 
-    async def _send(
-        self, request: web.BaseRequest, body: bytes, account: Account, grant: Grant
-    ) -> web.StreamResponse:
-        upstream = grant.upstream
-        url = upstream.base_url.rstrip("/") + request.path_qs
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        self._settling.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("an account did not take what was spent: %r", error)
+
+
+class _Exchange:
+    """One admitted request and its answer, counted whatever becomes of them."""
+
+    def __init__(self, gateway: Gateway, account: Account, grant: Grant) -> None:
+        self._gateway, self._account, self._grant = gateway, account, grant
+        self._meter = gateway.meter
+        self._status = 0
+        self._reading: Reading | None = None
+
+    async def run(self, request: web.BaseRequest, query: dict[str, str], body: bytes) -> web.StreamResponse:
+        upstream, upstreams = self._grant.upstream, self._gateway.upstreams
+        sent = False
         try:
-            headers = _outward(request.headers, upstream)
-            async with self._session.request(
-                request.method, url, data=_as_data(body), headers=headers, allow_redirects=False
+            url = upstreams.url_of(upstream.base_url, request.path)
+            headers, data = outward(request.headers, upstream), _as_data(body)
+            sent = True
+            async with upstreams.session.request(
+                request.method, url, params=query, data=data, headers=headers, allow_redirects=False
             ) as answer:
-                self._settle(account, grant, Spending(uuid4(), answer.status))
+                self._status = answer.status
                 if answer.status >= 300:
                     return await self._refused(answer, upstream)
+                self._read_along(request, answer, body)
                 return await self._stream(request, answer)
+        except asyncio.CancelledError:
+            if sent and self._status == 0 and request.path == MESSAGES:
+                # Its server works on it, whether or not anybody waits for the answer.
+                self._reading = Reading(len(body))
+            raise
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            host = urlsplit(url).netloc
-            logger.warning("model upstream %s: %s", host, type(error).__name__)
-            self.meter.refusal = Refusal(0, "api_error", f"The model's server at {host} cannot be reached.")
-            return _error(502, "api_error", self.meter.refusal.message)
+            return self._unreachable(upstream, error)
+        finally:
+            self._settle(body)
+
+    def _read_along(self, request: web.BaseRequest, answer: aiohttp.ClientResponse, body: bytes) -> None:
+        if request.path == MESSAGES:
+            streamed = answer.content_type == "text/event-stream"
+            self._reading = Reading(len(body), streamed=streamed)
+
+    def _settle(self, body: bytes) -> None:
+        model, tokens = self._reading.result() if self._reading is not None else ("", None)
+        if tokens is not None or self._status:
+            told = Spending(uuid4(), self._status, model or (_named(body) if tokens else ""), tokens)
+            self._gateway.settle(self._account, self._grant, told)
 
     async def _stream(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-        self.meter.refusal = None
-        response = web.StreamResponse(status=answer.status, headers=_inward(answer.headers))
+        self._meter.refusal = None
+        response = web.StreamResponse(status=answer.status, headers=inward(answer.headers))
         await response.prepare(request)
+        reading = self._reading or Reading(0)
         try:
             async for chunk in answer.content.iter_any():
-                self.meter.answered()
+                self._meter.answered()
+                reading.read(chunk)
+                if reading.passed > LARGEST_ANSWER:
+                    raise aiohttp.ClientPayloadError("it has no end")
                 await response.write(chunk)
             await response.write_eof()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -248,18 +313,28 @@ class Gateway:
         body = await answer.content.read(LARGEST_ERROR)
         # An endpoint that echoes its request must not hand the secret to the agent.
         body = body.replace(upstream.secret.encode(), b"[secret]") if upstream.secret else body
-        self.meter.refusal = _refusal(answer.status, body)
+        self._meter.refusal = _refusal(answer.status, body)
         if answer.status < 400:
             return _error(502, "api_error", "The model's server answered with a redirect: check its address.")
-        headers = _inward(answer.headers)
+        headers = inward(answer.headers)
         if answer.status in (401, 403):
             # Trying again with the same credential only makes the person wait.
             headers["x-should-retry"] = "false"
         return web.Response(status=answer.status, body=body, headers=headers)
 
+    def _unreachable(self, upstream: Upstream, error: Exception) -> web.Response:
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorDNSError) else error
+        # Only an approver's own words are passed on; the system's have a number and say little.
+        why = f" {cause}" if type(cause) is OSError and cause.errno is None else ""
+        place = urlsplit(upstream.base_url).netloc.rpartition("@")[2]
+        logger.warning("model upstream %s: %s%s", place, type(error).__name__, why)
+        message = f"The model's server at {place} cannot be reached.{why}"
+        self._meter.refusal = Refusal(0, "api_error", message)
+        return _error(502, "api_error", message, final=bool(why))
+
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-    """What aiohttp makes by itself, with our limit."""
+    """What aiohttp makes by itself, but for its own limit of a body: ours is read part by part."""
     loop = asyncio.get_running_loop()
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=LARGEST_BODY)
 
@@ -269,22 +344,27 @@ def _as_data(body: bytes) -> bytes | io.BytesIO | None:
     return io.BytesIO(body) if len(body) > IN_ONE_PIECE else body or None
 
 
-def _outward(headers: Mapping[str, str], upstream: Upstream) -> CIMultiDict[str]:
-    out = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in DROPPED)
-    match upstream.kind:
-        case "api_key":
-            out["x-api-key"] = upstream.secret
-        case "oauth_token":
-            out["Authorization"] = f"Bearer {upstream.secret}"
-            betas = [beta.strip() for beta in out.get("anthropic-beta", "").split(",") if beta.strip()]
-            out["anthropic-beta"] = ",".join(dict.fromkeys([*betas, OAUTH_BETA]))
-        case _:
-            out["Authorization"] = f"Bearer {upstream.secret}"
-    return out
+def _check_model(grant: Grant, body: bytes) -> None:
+    """Refused unless the request names one of the models that the grant allows, so that no reader sees another."""
+    if not grant.models or not body:
+        return
+    named = _named(body)
+    if named not in grant.models:
+        allowed = ", ".join(sorted(grant.models))
+        raise Refused(f"The model {named[:80] or '(none)'} is not allowed here. Choose one of: {allowed}.")
 
 
-def _inward(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in NOT_RETURNED)
+def _named(body: bytes) -> str:
+    """The model that a request names. '' unless it is named once: readers differ in which of two they take."""
+    try:
+        # Objects become tuples of pairs, so that a name which stands twice is seen.
+        asked = json.loads(body, object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(asked, tuple):
+        return ""
+    named = [(name, value) for name, value in asked if name.casefold() == "model"]
+    return named[0][1] if len(named) == 1 and named[0][0] == "model" and isinstance(named[0][1], str) else ""
 
 
 def _refusal(status: int, body: bytes) -> Refusal:
@@ -295,7 +375,10 @@ def _refusal(status: int, body: bytes) -> Refusal:
         return Refusal(status, "api_error", "")
 
 
-def _error(status: int, kind: str, message: str) -> web.Response:
-    headers = {"x-should-retry": "false"} if status < 429 else {}
+def _error(status: int, kind: str, message: str, *, final: bool = False) -> web.Response:
+    """`final`: asking again changes nothing, as with all that the request itself is at fault for."""
+    headers = {"retry-after": "1"} if status == 429 else {}
+    if final or status < 429:
+        headers = {"x-should-retry": "false"}
     error = {"type": "error", "error": {"type": kind, "message": message}}
     return web.json_response(error, status=status, headers=headers)

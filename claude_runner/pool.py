@@ -17,10 +17,10 @@ from claude_runner.cli import stage_cli
 from claude_runner.errors import Busy, EngineError, NoRoom
 from claude_runner.events import Event, Status, TurnEnd
 from claude_runner.folders import Folders
-from claude_runner.gateway import upstream_session
 from claude_runner.memory import processes_that_fit
 from claude_runner.process import Host, Process
 from claude_runner.spec import Account, Ask, Content, LaunchSpec, RunnerSettings, Tier
+from claude_runner.upstreams import AddressesOf, Upstreams, any_address_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +29,22 @@ class Pool:
     """All live processes of this host. Make and use it inside the event loop, in that loop's thread.
 
     `on_evict` is called with a conversation whose idle process is stopped, for room or for being idle long.
+    `addresses_of` says where a model's server may be connected to.
     """
 
     def __init__(
-        self, settings: RunnerSettings, tier: Tier, on_evict: Callable[[str], None] | None = None
+        self,
+        settings: RunnerSettings,
+        tier: Tier,
+        on_evict: Callable[[str], None] | None = None,
+        addresses_of: AddressesOf = any_address_of,
     ) -> None:
         self.on_evict = on_evict
         self._settings = settings
         self._folders = Folders(settings)
         # A cold start takes 0.7 s of CPU: more at once only makes each of them later.
         gate = asyncio.Semaphore(max(2, os.cpu_count() or 2))
-        self._host = Host(settings, tier, stage_cli(settings), upstream_session(), gate)
+        self._host = Host(settings, tier, stage_cli(settings), Upstreams(addresses_of), gate)
         self._limit = settings.max_processes or processes_that_fit()
         self._processes: dict[str, Process] = {}
         self._interrupted: set[str] = set()
@@ -143,7 +148,7 @@ class Pool:
     async def _stop_all(self) -> None:
         self._sweeper.cancel()
         await asyncio.gather(*(process.stop() for process in list(self._processes.values())))
-        await self._host.session.close()
+        await self._host.upstreams.close()
 
     # State
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, cast
 
-import aiohttp
 from claude_agent_sdk import (
     ClaudeAgentOptions,
     ClaudeSDKClient,
@@ -34,6 +33,7 @@ from claude_runner.spec import Account, Ask, Content, LaunchSpec, RunnerSettings
 from claude_runner.transcript import CANONICAL_CONFIG, canonical_path, restore
 from claude_runner.transport import CliTransport
 from claude_runner.turn import Turn
+from claude_runner.upstreams import Upstreams
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Host:
     settings: RunnerSettings
     tier: Tier
     cli: Path
-    session: aiohttp.ClientSession
+    upstreams: Upstreams
     gate: asyncio.Semaphore
 
 
@@ -71,7 +71,7 @@ class Process:
         self.idle_since = monotonic()
         self._host, self._store, self._on_gone = host, store, on_gone
         self._paths = inside(host.tier, place, host.cli)
-        self._gateway = Gateway(host.session, account)
+        self._gateway = Gateway(host.upstreams, account)
         self._transport = CliTransport(self._spawn, self._frames, self._flood, self._mirrored)
         self._client = ClaudeSDKClient(
             ClaudeAgentOptions(
@@ -239,6 +239,7 @@ class Process:
                 await uncancelled(self._abandon(turn))
 
     def _over(self, turn: Turn) -> None:
+        self._gateway.end_turn()
         self._turn = None
         self.idle_since = monotonic()
         turn.over.set()
@@ -279,11 +280,13 @@ class Process:
         if dataclasses.replace(self.spec, model=spec.model, permission_mode=spec.permission_mode) != spec:
             return False
         try:
-            async with asyncio.timeout(ADOPT_WITHIN):
-                if self.spec.model != spec.model:
-                    await self._client.set_model(spec.model)
-                if self.spec.permission_mode != spec.permission_mode:
-                    await self._client.set_permission_mode(cast(PermissionMode, spec.permission_mode))
+            # The CLI asks its model's server whether it takes a new model.
+            with self._gateway.opened():
+                async with asyncio.timeout(ADOPT_WITHIN):
+                    if self.spec.model != spec.model:
+                        await self._client.set_model(spec.model)
+                    if self.spec.permission_mode != spec.permission_mode:
+                        await self._client.set_permission_mode(cast(PermissionMode, spec.permission_mode))
         except Exception as error:  # noqa: BLE001
             # A border: the SDK raises bare Exceptions for a control request that is refused.
             logger.warning("%s did not take a change: %r", self.spec.conversation, error)

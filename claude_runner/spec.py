@@ -99,7 +99,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What an answer of the model counted. `exact`: its server said so; else it is our estimate."""
+    """What an answer of the model counted. `exact`: its server said so; else it is our estimate.
+
+    `cache_write_1h` are those of `cache_write` that are kept for an hour; `fast`: answered at the dearer speed.
+    """
 
     input: int = 0
     output: int = 0
@@ -107,6 +110,7 @@ class Tokens:
     cache_write: int = 0
     cache_write_1h: int = 0
     searches: int = 0
+    fast: bool = False
     exact: bool = True
 
 

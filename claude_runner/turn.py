@@ -17,7 +17,7 @@ from claude_agent_sdk import (
 from claude_runner import faults
 from claude_runner.events import Event, Outcome, TextDelta, ThinkingDelta, TurnEnd, Usage
 from claude_runner.frames import Bill, Frame, Translator
-from claude_runner.gateway import Meter
+from claude_runner.meter import Meter
 from claude_runner.spec import Ask, Question
 
 # Batches of events that may wait for a slow reader before the CLI is made to wait.

@@ -308,3 +308,47 @@ class RunnerHost(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class LedgerEntry(TenantRow):
+    """One request to a model, as the gateway counted it. `id` is the gateway's, so that told twice it counts once.
+
+    It names what it was for by id only, and outlives all of that. `exact`: the model's server told the tokens,
+    else they are estimated. `priced`: the model has a price of its own, else `cost_usd` is nothing or a guess.
+    """
+
+    conversation_id = models.UUIDField()
+    turn_id = models.UUIDField(null=True, blank=True)
+    member_id = models.UUIDField()
+    credential_id = models.UUIDField()
+    model = models.CharField(max_length=120, blank=True)
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    cache_read_tokens = models.BigIntegerField()
+    cache_write_tokens = models.BigIntegerField()
+    cost_usd = models.DecimalField(max_digits=20, decimal_places=8)
+    exact = models.BooleanField()
+    priced = models.BooleanField()
+    at = models.DateTimeField()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["tenant", "at"], name="ledger_in_order"),
+            models.Index(fields=["conversation_id"], name="ledger_of_conversation"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.at} {self.model} {self.cost_usd}"
+
+
+class MonthSpent(models.Model):
+    """What a tenant spent in a calendar month of UTC: the sum of its ledger, kept with each entry."""
+
+    pk = models.CompositePrimaryKey("tenant_id", "month")
+    tenant = models.ForeignKey("tenants.Tenant", on_delete=models.CASCADE, related_name="+")
+    month = models.DateField()
+    cost_usd = models.DecimalField(max_digits=20, decimal_places=8)
+    tokens = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.month} {self.cost_usd}"

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from claude_runner import EngineError, Pool, Proof, RunnerSettings
 from conversations import leases
+from conversations.accounts import model_addresses_of
 from conversations.hosts import say_alive, say_gone
 from conversations.launch import launch_for_author
 from conversations.leases import LEASE, Claim, Lease
@@ -62,7 +63,7 @@ class Runner:
     def __init__(self, host: Host, settings: RunnerSettings) -> None:
         self.host = host
         self.walls = Walls(settings, host.proof, host.any_tenant)
-        self.pool = Pool(settings, host.proof.tier, on_evict=self._evicted)
+        self.pool = Pool(settings, host.proof.tier, on_evict=self._evicted, addresses_of=model_addresses_of)
         self.recorder = Recorder(on_fenced=self._overtaken)
         self.leases: dict[UUID, Lease] = {}
         self.turns: dict[UUID, RunningTurn] = {}

@@ -40,8 +40,8 @@ class UserAdmin(PlatformAdmin):
 class TenantAdmin(TenantRowAdmin):
     """The list shows all tenants, to choose one of; the page of one is that of the chosen."""
 
-    fields = ("slug", "name", "least_tier", "created_at")
-    changeable = ("name", "least_tier")
+    fields = ("slug", "name", "least_tier", "budget_usd", "budget_tokens", "allowed_models", "created_at")
+    changeable = ("name", "least_tier", "budget_usd", "budget_tokens", "allowed_models")
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.admin_site.has_permission(request)

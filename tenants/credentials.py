@@ -4,12 +4,13 @@ import logging
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from django.db.models import Exists
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from tenants.errors import AuthenticationError, InvalidRequest
 from tenants.master_keys import SecretError
-from tenants.models import Credential, Membership
+from tenants.models import Credential, Membership, Tenant
 from tenants.roles import CredentialState
 
 logger = logging.getLogger("parley.tenants")
@@ -23,13 +24,14 @@ OAUTH_TERMS = gettext_lazy(
 
 @dataclass(frozen=True, slots=True)
 class ModelCredential:
-    """An opened credential: where requests go, and the secret that goes with them."""
+    """An opened credential: where requests go, the secret that goes with them, and the tenant whose it is."""
 
     id: UUID
     kind: str
     base_url: str
     secret: str = field(repr=False)
-    state: str = CredentialState.UNTRIED
+    state: str
+    tenant: Tenant
 
 
 def credential_for(tenant_id: UUID, member_id: UUID) -> ModelCredential:
@@ -37,10 +39,11 @@ def credential_for(tenant_id: UUID, member_id: UUID) -> ModelCredential:
 
     InvalidRequest where there is none at all, or it does not open; AuthenticationError for who has left.
     """
-    if not Membership.objects.current().filter(id=member_id).exists():
-        raise AuthenticationError(_("The author of this message does not belong to the tenant any more."))
-    usable = Credential.objects.filter(tenant_id=tenant_id).usable_by(member_id)
+    member = Membership.objects.current().filter(id=member_id)
+    usable = Credential.objects.filter(Exists(member), tenant_id=tenant_id).usable_by(member_id)
     row = usable.select_related("tenant").first()
+    if row is None and not member.exists():
+        raise AuthenticationError(_("The author of this message does not belong to the tenant any more."))
     if row is None:
         raise no_credential()
     try:
@@ -51,7 +54,7 @@ def credential_for(tenant_id: UUID, member_id: UUID) -> ModelCredential:
             _("The credential %(name)s can't be opened on this server. Enter it again.") % {"name": row.name}
         ) from error
     row.mark_used()
-    return ModelCredential(row.id, row.kind, row.base_url or ANTHROPIC, secret, row.state)
+    return ModelCredential(row.id, row.kind, row.base_url or ANTHROPIC, secret, row.state, row.tenant)
 
 
 def kind_for(tenant_id: UUID, member_id: UUID) -> str | None:

@@ -16,7 +16,7 @@ from uuid import UUID
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import PermissionsMixin
 from django.contrib.postgres.fields import ArrayField
-from django.core.validators import RegexValidator
+from django.core.validators import MinValueValidator, RegexValidator
 from django.db import IntegrityError, models
 from django.db.models import F, Q
 from django.db.models.functions import Lower
@@ -113,6 +113,8 @@ class Tenant(models.Model):
     """An organisation or a person that everything else belongs to. `sealed_key` is its key, see `secrets`.
 
     `least_tier`: its turns run on no host with a weaker sandbox; '' takes whatever the operator runs.
+    `budget_usd` and `budget_tokens` are what its requests to models may come to in a calendar month of UTC
+    (None: no limit), `allowed_models` the only ones that they may name (empty: all).
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -129,6 +131,18 @@ class Tenant(models.Model):
         choices=LeastTier.choices,
         blank=True,
         help_text=_lazy("Turns wait for a host that is good enough. Empty: whatever the operator runs."),
+    )
+    budget_usd = models.DecimalField(
+        _lazy("budget a month, in USD"),
+        max_digits=12,
+        decimal_places=2,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+    )
+    budget_tokens = models.PositiveBigIntegerField(_lazy("budget a month, in tokens"), null=True, blank=True)
+    allowed_models = ArrayField(
+        models.CharField(max_length=120), verbose_name=_lazy("allowed models"), default=list, blank=True
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -6,18 +6,24 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from time import monotonic
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from claude_runner import Refused, Upstream
+from claude_runner import Grant, Refused, Spending, Upstream
 from claude_runner.faults import upstream_fault
 from claude_runner.folders import Place
-from claude_runner.gateway import FRESH, Gateway, upstream_session
+from claude_runner.gateway import FRESH, Gateway
+from claude_runner.turnstile import BURST, PER_SECOND
+from claude_runner.upstreams import Upstreams
 from tests.purse import Purse
 
 from .conftest import SECRET
+
+# Bodies that are answered with fifty numbers, in a stream; the second breaks off after three.
+STREAM, CUT = b"stream", b"cut"
 
 
 class Recorder:
@@ -32,7 +38,7 @@ class Recorder:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.requests.append(request)
         self.bodies.append(b"".join([part async for part in request.content.iter_any()]))
-        if request.query.get("stream"):
+        if self.bodies[-1] in (STREAM, CUT):
             return await self._stream(request)
         return self.answer(request)
 
@@ -43,7 +49,7 @@ class Recorder:
             for number in range(50):
                 await response.write(b"%d;" % number)
                 await asyncio.sleep(0.05)
-                if request.query["stream"] == "cut" and number == 2 and request.transport:
+                if self.bodies[-1] == CUT and number == 2 and request.transport:
                     request.transport.abort()
         except (ConnectionResetError, asyncio.CancelledError):
             self.hung_up.set()
@@ -76,18 +82,21 @@ async def line(new_sandbox_dir: Callable[[], Path]) -> AsyncIterator[Line]:
         site = web.TCPSite(server, "127.0.0.1", 0)
         await site.start()
         port = server.addresses[0][1]
-        session = await stack.enter_async_context(upstream_session())
+        upstreams = Upstreams()
+        stack.push_async_callback(upstreams.close)
         account = Purse(Upstream("api_key", f"http://127.0.0.1:{port}/", SECRET))
-        gateway = Gateway(session, account)
+        gateway = Gateway(upstreams, account)
+        gateway.begin_turn(account)
         await gateway.start(place)
         stack.push_async_callback(gateway.close)
-        connector = aiohttp.UnixConnector(str(place.socket))
+        connector = aiohttp.UnixConnector(str(place.socket), limit=50)
         client = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         yield Line(gateway, client, recorder, account)
 
 
-def _as(line: Line, kind: str) -> None:
-    line.account.upstream = Upstream(kind, line.account.upstream.base_url, SECRET)
+def _as(line: Line, kind: str, base_url: str = "") -> None:
+    line.account.upstream = Upstream(kind, base_url or line.account.upstream.base_url, SECRET)
+    line.gateway.begin_turn(line.account)
 
 
 @pytest.mark.parametrize(
@@ -140,20 +149,20 @@ async def test_other_methods_do_not_exist(line: Line) -> None:
 async def test_a_large_body_passes_and_a_huge_one_does_not(line: Line) -> None:
     assert (await line.post(data=io.BytesIO(b"x" * (5 << 20))))[0] == 200
     assert [len(body) for body in line.upstream.bodies] == [5 << 20]
-    status, body = await line.post(data=io.BytesIO(b"x" * (41 << 20)))
+    status, body = await line.post(data=io.BytesIO(b"x" * (33 << 20)))
     assert status == 413
     assert b"request_too_large" in body
 
 
 async def test_words_pass_as_they_come(line: Line) -> None:
-    async with line.client.post("http://model.internal/v1/messages?stream=1") as answer:
+    async with line.client.post("http://model.internal/v1/messages", data=STREAM) as answer:
         first = await asyncio.wait_for(answer.content.readany(), 1)
     assert first.startswith(b"0;")
     assert len(first) < 20
 
 
 async def test_hanging_up_inside_ends_the_request_outside(line: Line) -> None:
-    async with line.client.post("http://model.internal/v1/messages?stream=1") as answer:
+    async with line.client.post("http://model.internal/v1/messages", data=STREAM) as answer:
         await answer.content.readany()
         answer.close()
     await asyncio.wait_for(line.upstream.hung_up.wait(), 2)
@@ -163,7 +172,7 @@ async def test_hanging_up_inside_ends_the_request_outside(line: Line) -> None:
 
 async def test_an_answer_that_breaks_off_does_not_look_whole(line: Line) -> None:
     with pytest.raises(aiohttp.ClientPayloadError):
-        await line.post("/v1/messages?stream=cut")
+        await line.post(data=CUT)
 
 
 async def test_a_redirect_is_not_followed(line: Line) -> None:
@@ -202,7 +211,7 @@ async def test_an_upstream_that_echoes_the_secret_does_not_hand_it_in(
 
 
 async def test_nobody_there(line: Line) -> None:
-    line.account.upstream = Upstream("endpoint", "http://127.0.0.1:9", SECRET)
+    _as(line, "endpoint", "http://127.0.0.1:9")
     status, body = await line.post()
     assert status == 502
     assert b"127.0.0.1:9 cannot be reached" in body
@@ -210,7 +219,7 @@ async def test_nobody_there(line: Line) -> None:
 
 async def test_the_next_request_uses_what_the_account_then_gives(line: Line) -> None:
     await line.post()
-    _as(line, "endpoint")
+    line.account.upstream = Upstream("endpoint", line.account.upstream.base_url, SECRET)
     await line.post()
     assert [("x-api-key" in request.headers) for request in line.upstream.requests] == [True, False]
 
@@ -232,9 +241,10 @@ async def test_what_the_account_refuses_reaches_nobody(line: Line) -> None:
 
 
 async def test_leave_is_asked_for_when_a_turn_begins_and_used_once(line: Line) -> None:
+    before = line.account.admitted
     line.gateway.begin_turn(line.account)
     await asyncio.sleep(0.05)
-    assert line.account.admitted == 1
+    assert line.account.admitted == before + 1
     line.account.refuses = Refused("That key is gone.")
     assert [(await line.post())[0] for _ in range(2)] == [200, 403]
 
@@ -264,8 +274,132 @@ async def test_the_socket_is_only_the_owners(line: Line, new_sandbox_dir: Callab
 
 async def test_the_meter_counts_the_wait(line: Line) -> None:
     line.gateway.meter.begin_turn()
-    await asyncio.gather(*(line.post("/v1/messages?stream=1") for _ in range(2)))
+    await asyncio.gather(*(line.post(data=STREAM) for _ in range(2)))
     meter = line.gateway.meter
     assert 2.4 < meter.busy < 4
     assert meter.first_byte is not None
     assert meter.first_byte < 1
+
+
+async def test_headers_pass_by_name_only_in_both_directions(line: Line) -> None:
+    passing = {"User-Agent": "claude-cli/2", "X-App": "cli", "X-Stainless-OS": "Linux", "Accept": "a/b"}
+    sent = passing | {"X-Made-Up": "1", "X-Forwarded-For": "2", "X-Claude-Code-Session-Id": "3"}
+    line.upstream.answer = lambda _request: web.json_response(
+        {},
+        headers={
+            "request-id": "r",
+            "anthropic-ratelimit-unified-status": "ok",
+            "anthropic-organization-id": "o",
+        },
+    )
+    async with line.client.post("http://model.internal/v1/messages", headers=sent) as answer:
+        assert answer.headers["request-id"] == "r"
+        assert answer.headers["anthropic-ratelimit-unified-status"] == "ok"
+        assert "anthropic-organization-id" not in answer.headers
+    [request] = line.upstream.requests
+    assert {name: request.headers[name] for name in passing} == passing
+    assert not {"X-Made-Up", "X-Forwarded-For", "X-Claude-Code-Session-Id"} & set(request.headers)
+    assert request.headers["Accept-Encoding"] == "identity", "or its counts could not be read"
+
+
+async def test_what_the_server_itself_would_fetch_or_run_is_not_asked_for(line: Line) -> None:
+    betas = "mcp-client-2025-11-20, interleaved-thinking-2025-05-14,files-api-2025-04-14"
+    await line.post(headers={"anthropic-beta": betas})
+    assert line.upstream.requests[0].headers["anthropic-beta"] == "interleaved-thinking-2025-05-14"
+
+
+async def test_only_known_parameters_pass(line: Line) -> None:
+    await line.post("/v1/messages?beta=true&api_key=x&beta2=1")
+    assert line.upstream.requests[0].path_qs == "/v1/messages?beta=true"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "dear"}',
+        b'{"model": "cheap", "model": "dear"}',
+        b'{"model": "dear", "model": "cheap"}',
+        b'{"Model": "cheap"}',
+        b'{"model": "cheap", "MODEL": "dear"}',
+        b'{"model": ["cheap"]}',
+        b'{"a": {"model": "cheap"}}',
+        b'["model", "cheap"]',
+        b'[["model", "cheap"]]',
+        b"{",
+        b"{}",
+        b"\xff",
+        b"[" * 100_000,
+    ],
+)
+async def test_a_model_that_is_not_allowed_reaches_nobody(line: Line, body: bytes) -> None:
+    line.account.models = frozenset({"cheap"})
+    line.gateway.begin_turn(line.account)
+    status, said = await line.post(data=body)
+    assert status == 403
+    assert b"is not allowed here. Choose one of: cheap." in said
+    assert line.upstream.requests == []
+    assert (await line.post(data=b'{"model": "cheap", "input": {"Model": "dear"}}'))[0] == 200
+
+
+async def test_nothing_passes_between_turns(line: Line) -> None:
+    line.gateway.end_turn()
+    status, said = await line.post()
+    assert (status, b"while a turn runs" in said) == (403, True)
+    assert line.upstream.requests == []
+
+
+async def test_what_was_spent_is_told_before_leave_is_asked_again(line: Line) -> None:
+    order = []
+
+    class Slow(Purse):
+        async def admit(self) -> Grant:
+            order.append("admit")
+            return await super().admit()
+
+        async def settle(self, grant: Grant, spending: Spending) -> None:
+            await asyncio.sleep(0.2)
+            order.append("settle")
+
+    line.gateway.begin_turn(Slow(line.account.upstream))
+    await line.post()
+    await line.post()
+    assert order == ["admit", "settle", "admit"]
+
+
+async def test_an_answer_that_is_hung_up_on_is_counted(line: Line) -> None:
+    async with line.client.post("http://model.internal/v1/messages", data=STREAM) as answer:
+        await answer.content.readany()
+        answer.close()
+    await asyncio.wait_for(line.upstream.hung_up.wait(), 2)
+    await asyncio.sleep(0.1)
+    [spending] = line.account.settled
+    assert (spending.status, spending.tokens is not None and spending.tokens.exact) == (200, False)
+
+
+async def test_an_answer_without_an_end_is_broken_off(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("claude_runner.gateway.LARGEST_ANSWER", 1 << 20)
+    line.upstream.answer = lambda _request: web.Response(body=b"x" * (4 << 20))
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await line.post()
+
+
+async def test_who_asks_too_often_is_slowed_down_and_then_refused(line: Line) -> None:
+    began = monotonic()
+    statuses = [status for status, _body in await asyncio.gather(*(line.post() for _ in range(150)))]
+    assert set(statuses) == {200, 429}
+    assert 16 <= statuses.count(200) <= BURST + PER_SECOND * (monotonic() - began)
+    assert len(line.upstream.requests) == statuses.count(200)
+    await asyncio.sleep(1)
+    assert (await line.post())[0] == 200
+
+
+async def test_bodies_that_are_held_back_together_take_no_more_than_their_share(line: Line) -> None:
+    async def slow(size: int) -> AsyncIterator[bytes]:
+        for _ in range(size):
+            yield b"x" * (1 << 20)
+        await asyncio.sleep(1)
+
+    statuses = [
+        status for status, _body in await asyncio.gather(*(line.post(data=slow(20)) for _ in range(5)))
+    ]
+    assert sorted(statuses) == [200, 200, 200, 413, 413]

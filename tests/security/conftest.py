@@ -1,4 +1,4 @@
-"""An installation in the production setting, whose one web process is asked as a proxy would."""
+"""An installation in the production setting, whose one web process is asked as a proxy would, and a whole one."""
 
 from collections.abc import Iterator
 
@@ -13,6 +13,15 @@ def production() -> Iterator[Installation]:
     with Installation.standing() as installation:
         installation.environment |= PRODUCTION
         installation.web()
+        yield installation
+
+
+@pytest.fixture(scope="package")
+def whole() -> Iterator[Installation]:
+    """An installation as `make run` has it: one web process, the runner "one", the offline model."""
+    with Installation.standing() as installation:
+        installation.web()
+        installation.runner("one")
         yield installation
 
 

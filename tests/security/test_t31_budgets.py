@@ -1,0 +1,84 @@
+"""T31: a budget that runs out in the middle of a turn, in a whole whole."""
+
+import time
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.client import Client, is_exact
+from tests.security.whole import say
+from tests.stack import Installation
+
+pytestmark = pytest.mark.needs_bubblewrap
+
+# It has a price, also behind the offline model's address; its first request comes to about 0.03 USD.
+MODEL = "claude-opus-5-5"
+USED_UP = "This month's budget of 0.02 USD is used up."
+
+
+def spent(whole: Installation) -> tuple[Decimal, Decimal, int]:
+    """The ledger's sum, the month's sum, and the ledger's entries."""
+    query: Any = whole.query
+    return (
+        query("SELECT coalesce(sum(cost_usd), 0) FROM conversations_ledgerentry"),
+        query("SELECT coalesce(sum(cost_usd), 0) FROM conversations_monthspent"),
+        query("SELECT count(*) FROM conversations_ledgerentry"),
+    )
+
+
+def test_t31_a_budget_that_runs_out_in_the_middle_ends_the_turn_and_keeps_what_was_said(
+    whole: Installation,
+) -> None:
+    client: Client = whole.client(whole.webs[0])
+    slug = whole.query("SELECT slug FROM tenants_tenant")
+    whole.manage("set_budget", slug, "0.02")
+    with client.socket() as socket:
+        heard = say(socket, MODEL, "run echo the first step\nrun echo the second step")
+        conversation, end = heard[0]["conversation"], heard[-1]
+        kinds = [event["type"] for event in heard]
+
+        assert end["type"] == "turn.failed"
+        assert end["error"]["type"] == "billing_error"
+        assert end["error"]["message"].startswith(USED_UP)
+        assert kinds.count("tool.started") == 1, "the second step was never asked for"
+        assert "the first step" in str([event for event in heard if event["type"] == "tool.finished"])
+        ledger, month, entries = spent(whole)
+        assert entries == 1, "one request was let pass, the next one was not"
+        assert ledger == month > Decimal("0.02")
+
+        again = say(socket, MODEL, "recall", conversation)
+        assert again[-1]["error"] == end["error"]
+
+        # The same without a live process: none is started for it.
+        whole.runners.pop("one").kill()
+        whole.runner("one")
+        asked = time.monotonic()
+        again = say(socket, MODEL, "recall", conversation)
+        assert again[-1]["error"] == end["error"]
+        assert "status" not in [event["type"] for event in again]
+        assert time.monotonic() - asked < 15, "a lease of the killed runner ends first"
+        assert spent(whole) == (ledger, month, 1)
+
+        whole.manage("set_budget", slug, "none")
+        heard += (after := say(socket, MODEL, "recall", conversation))
+        assert after[-1]["type"] == "turn.completed", after[-1]
+        assert "the first step" in "".join(e["text"] for e in after if e["type"] == "text.delta")
+    stored = client.events(conversation, until=after[-1]["seq"])
+    assert is_exact(stored)
+    assert [event["type"] for event in stored][: len(kinds)] == kinds
+
+
+def test_t31_what_a_turn_came_to_is_what_the_ledger_has(whole: Installation) -> None:
+    client = whole.client(whole.webs[0])
+    with client.socket() as socket:
+        heard = say(
+            socket,
+            MODEL,
+            'use Agent {"description": "d", "prompt": "echo below", "subagent_type": "general-purpose"}',
+        )
+    assert heard[-1]["type"] == "turn.completed"
+    query: Any = whole.query
+    cost = query("SELECT sum(cost_usd) FROM conversations_ledgerentry WHERE turn_id = %s", heard[-1]["turn"])
+    assert float(cost) == pytest.approx(heard[-1]["cost_usd"], abs=1e-6)
+    assert query("SELECT count(*) FROM conversations_ledgerentry WHERE turn_id = %s", heard[-1]["turn"]) == 3
