@@ -18,6 +18,7 @@ from ninja.errors import HttpError, ValidationError
 from conversations.api import router as conversations_router
 from tenants.access import Caller
 from tenants.api import router as tenants_router
+from tenants.api_keys import router as api_keys_router
 from tenants.authentication import caller_for_request
 from tenants.errors import ApiError, InvalidRequest, NotFound, PermissionDenied, TooLarge
 from tenants.origins import is_foreign
@@ -50,6 +51,7 @@ api = NinjaAPI(
 api.add_router("", conversations_router)
 api.add_router("", tenants_router)
 api.add_router("", people_router)
+api.add_router("", api_keys_router)
 
 
 def _answer(request: HttpRequest, error: ApiError) -> HttpResponse:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from conversations import member_pages, pages
+from conversations import api_keys, member_pages, pages
 
 urlpatterns = [
     path("", pages.home, name="home"),
@@ -25,4 +25,6 @@ urlpatterns = [
     ),
     path("t/<slug:slug>/credentials/", pages.credentials, name="credentials"),
     path("t/<slug:slug>/credentials/<uuid:credential_id>/", pages.credential, name="credential"),
+    path("t/<slug:slug>/api-keys/", api_keys.api_keys, name="api_keys"),
+    path("t/<slug:slug>/api-keys/<uuid:key_id>/", api_keys.api_key, name="api_key"),
 ]

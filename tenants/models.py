@@ -9,7 +9,7 @@ import re
 import secrets
 import uuid
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal, Self
 from uuid import UUID
 
@@ -27,7 +27,7 @@ from django.utils.translation import gettext_lazy as _lazy
 from tenants.access import Caller
 from tenants.context import tenant_context
 from tenants.drafts import CredentialDraft, checked_name
-from tenants.errors import Conflict, InvalidRequest, NotFound
+from tenants.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from tenants.roles import ALL_SCOPES, Action, CredentialKind, CredentialState, LeastTier, Role, Scope
 from tenants.secrets import new_tenant_key, seal, unseal
 
@@ -331,7 +331,39 @@ class Credential(TenantRow):
             Credential.objects.filter(id=self.id).update(last_used_at=timezone.now())
 
 
-class ApiKeyManager(models.Manager["ApiKey"]):
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    """Inside the tenant's context, as everything here."""
+
+    def seen_by(self, caller: Caller) -> Self:
+        """The caller's own, or everybody's for who may manage them; newest first."""
+        keys = self.select_related("member__user").order_by("-created_at", "id")
+        return keys if caller.may(Action.MANAGE_KEYS) else keys.filter(member_id=caller.member_id)
+
+    def of(self, caller: Caller, key: object, *, writing: bool = False) -> "ApiKey":
+        """One that the caller may see and so may revoke; for `writing` one of their own, its row locked.
+
+        NotFound, or PermissionDenied: whoever changes or rotates a key could act as its member.
+        """
+        keys = self.seen_by(caller).filter(id=uuid_of(key))
+        row = (keys.select_for_update(of=("self",)) if writing else keys).first()
+        if row is None:
+            raise NotFound(_("There is no such API key."))
+        if writing:
+            caller.require(Action.KEEP_KEYS)
+            if row.member_id != caller.member_id:
+                raise PermissionDenied(_("This key acts as somebody else. You may revoke it."))
+        return row
+
+    def issue_for(
+        self, caller: Caller, name: str, scopes: Iterable[str], expires_at: datetime | None = None
+    ) -> tuple["ApiKey", str]:
+        """A new key of the caller and, this once, its text; with no more than the caller's own key has."""
+        caller.require(Action.KEEP_KEYS)
+        if not caller.scopes.issuperset(scopes):
+            raise PermissionDenied(_("A key can't make a key with more scopes than it has."))
+        membership = Membership.objects.select_related("user").get(id=caller.member_id)
+        return self.issue(membership, name, scopes, self._outlived(caller, expires_at))
+
     def issue(
         self,
         membership: Membership,
@@ -339,15 +371,13 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         scopes: Iterable[str] = ALL_SCOPES,
         expires_at: datetime | None = None,
     ) -> tuple["ApiKey", str]:
-        """A new key and, this once, its text. Inside the tenant's context. Every key may read.
+        """A new key and, this once, its text. Every key may read.
 
         InvalidRequest for unknown scopes or a time that has passed.
         """
         scopes = sorted({Scope.READ.value, *scopes})
         if not ALL_SCOPES.issuperset(scopes):
             raise InvalidRequest(_("scopes are some of: %(all)s.") % {"all": ", ".join(sorted(ALL_SCOPES))})
-        if expires_at is not None and expires_at <= timezone.now():
-            raise InvalidRequest(_("expires_at has passed already."))
         prefix = secrets.token_hex(4)
         plain = f"parley_{prefix}_{secrets.token_urlsafe(32)}"
         key = self.create(
@@ -357,9 +387,17 @@ class ApiKeyManager(models.Manager["ApiKey"]):
             prefix=prefix,
             digest=digest_of(plain),
             scopes=scopes,
-            expires_at=expires_at,
+            expires_at=checked_future(expires_at),
         )
         return key, plain
+
+    def _outlived(self, caller: Caller, expires_at: datetime | None) -> datetime | None:
+        """When a key that the caller makes expires: never after the key that it was made with."""
+        if caller.key_id is None:
+            return expires_at
+        own = self.filter(id=caller.key_id).values_list("expires_at", flat=True).first()
+        times = [time for time in (checked_future(expires_at), own) if time is not None]
+        return min(times, default=None)
 
 
 class ApiKey(TenantRow):
@@ -374,7 +412,7 @@ class ApiKey(TenantRow):
     last_used_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
-    objects: ClassVar[ApiKeyManager] = ApiKeyManager()
+    objects = ApiKeyQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [
@@ -385,6 +423,34 @@ class ApiKey(TenantRow):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
+
+    @property
+    def has_expired(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= timezone.now()
+
+    def rename(self, name: str) -> None:
+        self.name = checked_name(name)
+        self.save(update_fields=["name"])
+
+    def expire_at(self, time: datetime | None, caller: Caller) -> None:
+        """InvalidRequest for a time that has passed; no later than the key that the caller came with."""
+        self.expires_at = ApiKey.objects.all()._outlived(caller, checked_future(time))
+        self.save(update_fields=["expires_at"])
+
+    def rotate(self, caller: Caller, overlap_seconds: int) -> tuple["ApiKey", str]:
+        """A new key with the same rights, for as long as this one was made for; this one ends after the overlap.
+
+        Conflict where it has expired already.
+        """
+        if self.has_expired:
+            raise Conflict(_("This key has expired. Make a new one."))
+        now = timezone.now()
+        until = now + (self.expires_at - self.created_at) if self.expires_at else None
+        made = ApiKey.objects.all().issue_for(caller, self.name, self.scopes, until)
+        ends = now + timedelta(seconds=overlap_seconds)
+        self.expires_at = min(ends, self.expires_at) if self.expires_at else ends
+        self.save(update_fields=["expires_at"])
+        return made
 
     def mark_used(self) -> None:
         """Keep that it was used, at most once a minute."""
@@ -422,6 +488,15 @@ class Invitation(TenantRow):
 def was_just_used(last_used_at: datetime | None) -> bool:
     """Whether the note of the last use is fresh enough: it is written once a minute, not at each use."""
     return last_used_at is not None and timezone.now() - last_used_at < NOTED_EVERY
+
+
+def checked_future(time: datetime | None) -> datetime | None:
+    """The time, or InvalidRequest where it has passed; one without a zone is in UTC."""
+    if time is not None and timezone.is_naive(time):
+        time = time.replace(tzinfo=UTC)
+    if time is not None and time <= timezone.now():
+        raise InvalidRequest(_("expires_at has passed already."))
+    return time
 
 
 def digest_of(key: str) -> bytes:

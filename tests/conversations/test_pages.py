@@ -18,7 +18,7 @@ from conversations.surroundings import label_of
 from tenants.context import tenant_context
 from tenants.drafts import CredentialDraft
 from tenants.invitations import invite
-from tenants.models import Credential
+from tenants.models import ApiKey, Credential
 from tenants.roles import Role
 from tests.cast import House, Person
 from tests.conversations.stage import Hands, say
@@ -88,10 +88,12 @@ def test_every_page_of_a_tenant_is_nothing_to_a_stranger(house: House, stranger:
     mine = credential(house.member)
     with tenant_context(house.id):
         invitation, _token = invite(house.owner.caller, "viewer")
+        key, _text = ApiKey.objects.issue(house.member.membership, "Mine")
     given = {
         "slug": house.slug,
         "conversation_id": str(conversation),
         "credential_id": str(mine.id),
+        "key_id": str(key.id),
         "number": "1",
         "member_id": str(house.member.membership.id),
         "invitation_id": str(invitation.id),

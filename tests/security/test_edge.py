@@ -17,7 +17,7 @@ from tenants import rates as rates_module
 from tenants.context import tenant_context
 from tenants.errors import RateLimited
 from tenants.invitations import invite
-from tenants.models import Credential
+from tenants.models import ApiKey, Credential
 from tenants.rates import Rates, rates
 from tests.cast import House, Person
 from tests.conversations.stage import Hands, say
@@ -59,6 +59,12 @@ CALLS: dict[str, Any] = {
     "GET /invitations": None,
     "POST /invitations": {"role": "owner", "tenant": "{tenant}", "id": "{invitation}"},
     "DELETE /invitations/{invitation}": None,
+    "GET /api-keys": None,
+    "POST /api-keys": {"name": "x", "tenant": "{tenant}", "member": "{member}", "id": "{key}"},
+    "GET /api-keys/{key}": None,
+    "PATCH /api-keys/{key}": {"name": "taken", "expires_at": None},
+    "POST /api-keys/{key}/rotate": {"overlap_seconds": 0},
+    "DELETE /api-keys/{key}": None,
 }
 # These name no object of the house: they answer what is the stranger's own.
 OWN = {
@@ -68,6 +74,8 @@ OWN = {
     "GET /members",
     "GET /invitations",
     "POST /invitations",
+    "GET /api-keys",
+    "POST /api-keys",
 }
 
 
@@ -99,6 +107,7 @@ def _objects(person: Person) -> dict[str, str]:
         credential.secret = CANARY
         credential.save(force_insert=True)
         invitation, _token = invite(caller, "viewer", f"{CANARY}@example.org")
+        key, _text = ApiKey.objects.issue(person.membership, CANARY)
     return {
         "conversation": str(submitted.conversation),
         "assistant": str(assistant.id),
@@ -106,6 +115,7 @@ def _objects(person: Person) -> dict[str, str]:
         "credential": str(credential.id),
         "member": str(caller.member_id),
         "invitation": str(invitation.id),
+        "key": str(key.id),
         "tenant": str(caller.tenant_id),
     }
 
