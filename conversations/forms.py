@@ -10,8 +10,8 @@ from tenants.drafts import NAME_LENGTH, SECRET_LENGTH, CredentialDraft
 from tenants.errors import InvalidRequest
 from tenants.invitations import Offer
 from tenants.members import right_over
-from tenants.models import Credential
-from tenants.roles import Action, CredentialKind, Role
+from tenants.models import Credential, Tenant
+from tenants.roles import Action, CredentialKind, LeastTier, Role
 
 OWNERS = [("tenant", _("Everybody in this tenant")), ("member", _("Only me"))]
 
@@ -105,3 +105,18 @@ class NewcomerForm(forms.Form):
         super().__init__(*args, **more)  # type: ignore[arg-type]  # passed on as they are
         if offer.email:
             del self.fields["email"]
+
+
+class LeastTierForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for the type checker only
+    """What sandbox a tenant's turns ask for at least."""
+
+    least_tier = forms.ChoiceField(
+        label=_("Least sandbox"),
+        required=False,
+        choices=[("", _("whatever the operator runs")), *LeastTier.choices],
+        help_text=_("Turns wait for a runner that is good enough, and say so."),
+    )
+
+    class Meta:
+        model = Tenant
+        fields = ("least_tier",)

@@ -39,6 +39,7 @@ class Surroundings:
     slug: str
     member_id: UUID
     may_write: bool
+    may_manage: bool = False
     groups: list[Group] = field(default_factory=list)
     conversation_id: str = ""
     section: str = ""
@@ -51,6 +52,7 @@ class Surroundings:
             slug=caller.tenant_slug,
             member_id=caller.member_id,
             may_write=caller.may(Action.HOLD_CONVERSATIONS),
+            may_manage=caller.may(Action.MANAGE_TENANT),
             groups=grouped(caller),
             conversation_id=str(conversation_id or ""),
             section=section,
