@@ -8,6 +8,8 @@ from uuid import uuid4
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from claude_runner import Refused, Spending, Tokens
 from conversations.accounts import TurnAccount
@@ -174,3 +176,16 @@ def test_the_command_sets_and_lifts_a_budget(house: House) -> None:
     with pytest.raises(CommandError, match="no tenant"):
         call_command("set_budget", house.slug[:-1], "1")
     assert budgets() == (None, 1000)
+
+
+def test_asking_and_telling_cost_one_statement_each(house: House) -> None:
+    account = account_of(house.owner)
+    with tenant_context(house.id):
+        credential = Credential.objects.get()
+        account._admit()  # notes that the credential is used, once a minute
+        with CaptureQueriesContext(connection) as asked:
+            account._admit()
+        opened = account._opened[str(credential.id)]
+        with CaptureQueriesContext(connection) as told:
+            account._settle(opened, Spending(uuid4(), 200, "claude-sonnet-5", TOKENS), None)
+    assert (len(asked), len(told)) == (1, 1)
