@@ -251,8 +251,9 @@ async def test_leave_is_asked_for_when_a_turn_begins_and_used_once(line: Line) -
 
 async def test_leave_that_was_not_used_at_once_is_asked_for_anew(line: Line) -> None:
     line.gateway.begin_turn(line.account)
+    await asyncio.sleep(0.05)
     line.account.refuses = Refused("That key is gone.")
-    await asyncio.sleep(FRESH + 0.05)
+    await asyncio.sleep(FRESH)
     assert (await line.post())[0] == 403
 
 
