@@ -42,6 +42,9 @@ def _missing_of(hosts: list[RunnerHost] | None) -> list[str]:
         return ["database"]
     if not hosts:
         return ["runner"]
+    hosts = [host for host in hosts if not host.refuses]
+    if not hosts:
+        return ["sandbox"]
     return [] if any(host.cli_version for host in hosts) else ["cli"]
 
 

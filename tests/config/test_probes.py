@@ -52,6 +52,13 @@ def test_a_runner_without_a_cli_is_not_enough() -> None:
     assert ask("/ready") == (503, {"status": "unavailable", "missing": ["cli"]})
 
 
+def test_runners_that_refuse_all_turns_are_not_enough() -> None:
+    say_alive(Said("refusing", "bubblewrap", cli_version="2.1", refuses="network: it sees eth0"))
+    assert ask("/ready") == (503, {"status": "unavailable", "missing": ["sandbox"]})
+    alive()
+    assert ask("/ready")[0] == 200
+
+
 @override_settings(REDIS_URL="redis://127.0.0.1:1")
 def test_redis_is_missing() -> None:
     alive()
