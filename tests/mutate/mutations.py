@@ -38,11 +38,20 @@ def off(name: str, test: str, *edits: tuple[str, str, str]) -> Mutation:
     return Mutation(name, tuple(test.split()), tuple(Edit(*edit) for edit in edits))
 
 
+WALLS = "tests/security/test_t03_t07_walls.py"
+SANDBOX = "tests/claude_runner/test_sandbox.py"
+
 MUTATIONS = (
+    # The database
     off(
-        "a row's tenant is not looked at when it is read",
-        "tests/tenants/test_context.py::test_without_a_tenant_no_row_is_seen",
+        "a table without the policy of its tenant",
+        f"{WALLS}::test_t3_without_a_tenant_named_there_is_no_row_and_no_write",
         ("tenants/rls.py", 'USING ("{self.column}" = {THIS_TENANT}) WITH', "USING (true) WITH"),
+    ),
+    off(
+        "the policy for crossing functions is open to everybody",
+        f"{WALLS}::test_t3_under_another_tenants_name_there_is_no_row_and_no_write_either",
+        ("tenants/rls.py", "ON %I TO %I USING (true)", "ON %I TO PUBLIC USING (true)"),
     ),
     off(
         "a table's owner is above its rules",
@@ -50,18 +59,64 @@ MUTATIONS = (
         ("tenants/rls.py", '            ALTER TABLE "{table}" FORCE ROW LEVEL SECURITY;\n', ""),
     ),
     off(
-        "the policy for crossing functions is open to everybody",
-        "tests/tenants/test_context.py::test_without_a_tenant_no_row_is_seen",
-        ("tenants/rls.py", "ON %I TO %I USING (true)", "ON %I TO PUBLIC USING (true)"),
-    ),
-    off(
         "the application connects as the owner",
         "tests/tenants/test_checks.py::test_the_application_role_of_this_house_is_fine",
         ("tests/servers.py", '"DATABASE_URL": self.urls.app', '"DATABASE_URL": self.urls.owner'),
     ),
     off(
-        "no walls around the agent",
-        "tests/security/test_agent.py::test_t14_links_and_paths_that_leave_show_nothing_of_the_host",
+        "nobody looks at the database's roles at the start",
+        f"{WALLS}::test_t5_web_and_runner_refuse_to_start_with_the_list",
+        ("tenants/checks.py", "    if problems := [", "    if problems := [] and ["),
+    ),
+    off(
+        "one unit of work names no tenant",
+        "tests/conversations/test_accounts.py::test_a_revoked_credential_is_refused_at_the_next_request",
+        ("conversations/accounts.py", "in_tenant(self.tenant, self._admit", "across_tenants(self._admit"),
+        ("conversations/accounts.py", "import in_tenant", "import across_tenants, in_tenant"),
+    ),
+    # Secrets at rest
+    off(
+        "a ciphertext is not bound to its place",
+        f"{WALLS}::test_t6_nor_in_another_row_or_field_of_its_own_tenant",
+        ("tenants/secrets.py", 'return f"{tenant}/{field}/{row}".encode()', 'return b""'),
+    ),
+    # Access
+    off(
+        "a conversation is open to each member of its tenant",
+        "tests/conversations/test_sharing.py::test_who_else_may_read_it_only_once_it_is_shared",
+        (
+            "conversations/access.py",
+            "return Conversation.objects.filter(Q(author_id=caller.member_id) | Q(is_shared=True))",
+            "return Conversation.objects.all()",
+        ),
+    ),
+    off(
+        "an open socket is not asked again who it is",
+        "tests/security/test_t8_removed.py::test_t8_an_open_socket_is_closed_within_five_seconds",
+        ("conversations/consumers.py", "await asyncio.sleep(ASK_AGAIN_SECONDS)", "await asyncio.sleep(1000)"),
+    ),
+    off(
+        "the Origin of a socket is not looked at",
+        "tests/conversations/test_consumers.py::test_a_cookie_from_elsewhere_is_closed_before_it_is_accepted",
+        (
+            "conversations/consumers.py",
+            'return is_ours(headers.get("origin", ""), headers.get("host", ""))',
+            "return bool(headers)",
+        ),
+    ),
+    off(
+        "messages are not counted",
+        "tests/security/test_edge.py::test_t22_a_flood_of_messages_gets_errors_and_the_socket_lives_on",
+        (
+            "tenants/rates.py",
+            'await self._count("messages", settings.KEY_MESSAGES_PER_SECOND, caller)',
+            "return",
+        ),
+    ),
+    # The sandbox
+    off(
+        "no bubblewrap around the agent",
+        f"{SANDBOX}::test_only_its_own_files_are_inside",
         ("claude_runner/sandbox.py", "    if tier is Tier.NONE:\n        argv", "    if tier:\n        argv"),
         (
             "claude_runner/sandbox.py",
@@ -71,13 +126,47 @@ MUTATIONS = (
     ),
     off(
         "the network is open",
-        "tests/security/test_agent.py::test_t15_there_is_no_network_but_an_empty_loopback",
+        f"{SANDBOX}::test_no_network_and_no_other_process",
         (
             "claude_runner/sandbox.py",
             '"--unshare-all", "--unshare-user"',
             '"--unshare-all", "--share-net", "--unshare-user"',
         ),
     ),
+    off(
+        "the host's root is bound",
+        f"{SANDBOX}::test_only_its_own_files_are_inside",
+        (
+            "claude_runner/sandbox.py",
+            '*("--ro-bind", "/usr", "/usr"),',
+            '*("--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc"),',
+        ),
+    ),
+    off(
+        "the credential is in the agent's environment",
+        f"{SANDBOX}::test_no_secret_is_inside",
+        (
+            "claude_runner/process.py",
+            "env = environment(self.spec, self._paths, self._host.settings)",
+            "env = environment(self.spec, self._paths, self._host.settings)\n"
+            '        env["SECRET"] = (await self._gateway._account.admit()).upstream.secret',
+        ),
+    ),
+    off(
+        "no filter of system calls",
+        "tests/security/test_agent.py::test_t17_system_calls_into_the_kernel_and_other_processes_are_refused",
+        ("claude_runner/sandbox.py", '        *("--seccomp", str(CALLS_FD)),\n', ""),
+    ),
+    off(
+        "a host's tier is not looked at when a turn is given out",
+        "tests/security/test_t18_tiers.py::test_t18_a_turn_goes_to_no_host_below_its_tenants_least_tier",
+        (
+            "conversations/sql/claim_turn.sql",
+            "      AND host_takes(me, ten.least_tier, me.any_tenant OR t.tenant_id = only_tenant)\n",
+            "",
+        ),
+    ),
+    # The gateway
     off(
         "the gateway passes other paths",
         "tests/claude_runner/test_gateway.py::test_other_paths_do_not_exist",
@@ -108,12 +197,29 @@ MUTATIONS = (
         ("conversations/accounts.py", "if why := used_up(credential.tenant):", "if why := str():"),
     ),
     off(
-        "the Origin of a socket is not looked at",
-        "tests/conversations/test_consumers.py::test_a_cookie_from_elsewhere_is_closed_before_it_is_accepted",
+        "the gateway follows redirects",
+        "tests/claude_runner/test_gateway.py::test_a_redirect_is_not_followed",
+        ("claude_runner/gateway.py", "allow_redirects=False", "allow_redirects=True"),
+    ),
+    off(
+        "addresses of private networks are taken for public ones",
+        "tests/tenants/test_upstreams.py::test_no_spelling_of_a_private_host_passes",
         (
-            "conversations/consumers.py",
-            'return is_ours(headers.get("origin", ""), headers.get("host", ""))',
-            "return bool(headers)",
+            "tenants/upstreams.py",
+            "    try:\n        found = ip_address(address",
+            "    return True\n    try:\n        found = ip_address(address",
         ),
+    ),
+    # The queue
+    off(
+        "a former holder's writes are taken",
+        "tests/conversations/test_queue.py::test_a_former_holder_writes_nothing_after_a_takeover",
+        ("conversations/sql/append_events.sql", " AND c.epoch = items.epoch\n", "\n"),
+    ),
+    # Pages
+    off(
+        "what a model says is not cleaned",
+        "tests/conversations/test_markdown.py::test_what_the_model_says_can_only_be_read",
+        ("conversations/markdown.py", "    html = nh3.clean(\n", "    html = (lambda text, **_: text)(\n"),
     ),
 )
