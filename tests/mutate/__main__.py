@@ -4,10 +4,13 @@ Fails unless, for each, the test that is named for it passes with the layer and 
 mutations by their names.
 """
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from xml.etree import ElementTree
@@ -61,6 +64,8 @@ def caught(tree: Path, mutation: Mutation) -> bool:
         for edit in mutation.edits:
             edit.apply(tree)
         found = outcomes(tree, mutation.tests)
+    except subprocess.TimeoutExpired:
+        found = dict.fromkeys(mutation.tests, "not ended")
     finally:
         for file, text in before.items():
             (tree / file).write_text(text)
@@ -76,13 +81,19 @@ def outcomes(tree: Path, tests: list[str] | tuple[str, ...]) -> dict[str, str]:
     report = tree / "report.xml"
     report.unlink(missing_ok=True)
     options = ("-q", "-n0", "-p", "no:cacheprovider", f"--junitxml={report}", f"--timeout={SECONDS // 2}")
-    subprocess.run(
+    run = subprocess.Popen(
         [sys.executable, "-m", "pytest", *options, *tests],
         cwd=tree,
-        check=False,
-        capture_output=True,
-        timeout=SECONDS if len(tests) == 1 else None,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
+    try:
+        run.wait(SECONDS * len(tests))
+    finally:
+        # With the servers that it started, should it hang or be stopped.
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGTERM)
     cases = list(ElementTree.parse(report).iter("testcase")) if report.is_file() else []
     return {test: _worst([_outcome(case) for case in cases if _is(case, test)]) for test in tests}
 
