@@ -1,4 +1,4 @@
-"""The edge (T1, T2, T22, T23): every call asked as the stranger, floods, secrets in what is said."""
+"""T22, T23: floods, and secrets in what is said."""
 
 import asyncio
 import json
@@ -8,142 +8,19 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from asgiref.sync import sync_to_async
 from django.test import AsyncClient
 
-from config.api import api
-from conversations.models import Assistant
 from tenants import rates as rates_module
-from tenants.context import tenant_context
 from tenants.errors import RateLimited
-from tenants.invitations import invite
-from tenants.models import ApiKey, Credential
 from tenants.rates import Rates, rates
-from tests.cast import House, Person
-from tests.conversations.stage import Hands, say
+from tests.cast import Person
 from tests.conversations.test_consumers import Socket, enter, sockets
 
 __all__ = ["sockets"]  # a fixture
 
 CANARY = "canary-5f0c"
 
-# The stranger ---------------------------------------------------------------------------------------------------
-
-# Each call with a body that would be right. `{…}` are the objects of the house; the stranger has none.
-CALLS: dict[str, Any] = {
-    "POST /chat/stream": {"message": "x", "conversation": "{conversation}"},
-    "GET /conversations": None,
-    "POST /conversations": {"assistant": "{assistant}"},
-    "GET /conversations/{conversation}": None,
-    "PATCH /conversations/{conversation}": {"title": "taken"},
-    "DELETE /conversations/{conversation}": None,
-    "GET /conversations/{conversation}/events": None,
-    "POST /conversations/{conversation}/turns": {"message": "x"},
-    "POST /conversations/{conversation}/interrupt": None,
-    "POST /permissions/{permission}": {"decision": "allow"},
-    "GET /credentials": None,
-    "POST /credentials": {
-        "name": "x",
-        "kind": "api_key",
-        "secret": "sk-x",
-        "tenant": "{tenant}",
-        "id": "{credential}",
-    },
-    "GET /credentials/{credential}": None,
-    "PATCH /credentials/{credential}": {"name": "taken", "default": True},
-    "DELETE /credentials/{credential}": None,
-    "GET /members": None,
-    "GET /members/{member}": None,
-    "PATCH /members/{member}": {"role": "viewer"},
-    "DELETE /members/{member}": None,
-    "GET /invitations": None,
-    "POST /invitations": {"role": "owner", "tenant": "{tenant}", "id": "{invitation}"},
-    "DELETE /invitations/{invitation}": None,
-    "GET /api-keys": None,
-    "POST /api-keys": {"name": "x", "tenant": "{tenant}", "member": "{member}", "id": "{key}"},
-    "GET /api-keys/{key}": None,
-    "PATCH /api-keys/{key}": {"name": "taken", "expires_at": None},
-    "POST /api-keys/{key}/rotate": {"overlap_seconds": 0},
-    "DELETE /api-keys/{key}": None,
-}
-# These name no object of the house: they answer what is the stranger's own.
-OWN = {
-    "GET /conversations",
-    "GET /credentials",
-    "POST /credentials",
-    "GET /members",
-    "GET /invitations",
-    "POST /invitations",
-    "GET /api-keys",
-    "POST /api-keys",
-}
-
-
-def all_calls() -> set[str]:
-    """Every method and path of the API."""
-    return {
-        f"{method} {path}"
-        for _prefix, router in api._routers
-        for path, view in router.path_operations.items()
-        for operation in view.operations
-        for method in operation.methods
-    }
-
-
-def test_t1_every_call_has_its_entry_here() -> None:
-    assert all_calls() == set(CALLS)
-
-
-def _objects(person: Person) -> dict[str, str]:
-    """One of each kind, with the canary in it."""
-    caller = person.caller
-    submitted, request = say(caller, CANARY), str(uuid4())
-    hands = Hands.claiming(submitted)
-    asked = {"request": request, "tool_use": "t", "name": CANARY, "input": {}, "title": "", "choices": []}
-    hands.write(hands.row("permission.requested", asked))
-    with tenant_context(caller.tenant_id):
-        assistant = Assistant.objects.get()
-        credential = Credential(tenant=person.membership.tenant, name=CANARY, kind="api_key")
-        credential.secret = CANARY
-        credential.save(force_insert=True)
-        invitation, _token = invite(caller, "viewer", f"{CANARY}@example.org")
-        key, _text = ApiKey.objects.issue(person.membership, CANARY)
-    return {
-        "conversation": str(submitted.conversation),
-        "assistant": str(assistant.id),
-        "permission": request,
-        "credential": str(credential.id),
-        "member": str(caller.member_id),
-        "invitation": str(invitation.id),
-        "key": str(key.id),
-        "tenant": str(caller.tenant_id),
-    }
-
-
-async def test_t1_the_stranger_finds_nothing_by_any_call(
-    house: House, owner: Person, stranger: Person
-) -> None:
-    objects = await sync_to_async(_objects)(owner)
-    client = AsyncClient()
-
-    async def call(key: str, name: str) -> Any:
-        method, path = name.split(" ")
-        body = json.dumps(CALLS[name] or {})
-        for kind, value in objects.items():
-            path, body = path.replace(f"{{{kind}}}", value), body.replace(f"{{{kind}}}", value)
-        headers = {"x-api-key": key}
-        return await client.generic(method, f"/v1{path}", body, "application/json", headers=headers)
-
-    before = (await call(owner.key, "GET /conversations/{conversation}")).json()
-    for name in CALLS:
-        answer = await call(stranger.key, name)
-        assert answer.status_code == (404 if name not in OWN else 201 if name[0] == "P" else 200), name
-        assert CANARY.encode() not in answer.content, name
-        if name not in OWN:
-            assert answer.json()["error"]["type"] == "not_found_error"
-    assert (await call(owner.key, "GET /conversations/{conversation}")).json() == before
-    kept = (await call(owner.key, "GET /credentials")).json()["data"]
-    assert [row["name"] for row in kept] == [CANARY]
+# Secrets stay where they were sent ------------------------------------------------------------------------------
 
 
 async def test_t23_a_secret_can_not_be_sent_elsewhere_by_who_may_not_read_it(
