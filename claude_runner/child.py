@@ -7,9 +7,9 @@ import os
 import select
 import signal
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
+from claude_runner import census
 from claude_runner.errors import StartFailed
 from claude_runner.sandbox import Launch
 
@@ -20,6 +20,8 @@ LONGEST_LINE = 32 << 20
 STDERR_KEPT = 8 << 10
 # Seconds after each step: closing stdin (the CLI then flushes its transcript), SIGTERM, SIGKILL.
 FLUSH, TERMINATE, KILL = 4.0, 2.0, 5.0
+# How long `confine.py` may take to end all below it.
+KEEP = 2.0
 
 
 async def uncancelled[T](work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
@@ -59,7 +61,10 @@ class Child(asyncio.SubprocessProtocol):
         self._stderr = bytearray()
         # Pidfds of the namespace's init: it outlives a killed bubblewrap by some milliseconds.
         self._inits: list[int] = []
-        self._flooded = self._ended = self._walled = False
+        self._flooded = self._ended = self._walled = self._impatient = False
+        self._kept = False
+        # The command itself, behind bubblewrap and its init, or below `confine.py`.
+        self._command: int | None = None
         self.exited = asyncio.Event()
         self._stop: asyncio.Task[None] | None = None
         self._transport: asyncio.SubprocessTransport
@@ -74,7 +79,7 @@ class Child(asyncio.SubprocessProtocol):
     ) -> "Child":
         """Raises StartFailed when the command itself cannot be started."""
         child = cls(on_lines, on_end, on_flood)
-        child._walled = launch.walled
+        child._walled, child._kept = launch.walled, launch.kept
         try:
             await asyncio.get_running_loop().subprocess_exec(
                 lambda: child, *launch.argv, env=launch.env, cwd=launch.cwd, start_new_session=True
@@ -95,9 +100,16 @@ class Child(asyncio.SubprocessProtocol):
             self._stderr += data
             del self._stderr[:-STDERR_KEPT]
         elif not self._flooded:
-            if not self._inits and self._walled:
-                self._inits = _open(_children(self.pid))
+            if self._command is None:
+                self._meet()
             self._received(data)
+
+    def _meet(self) -> None:
+        """Who is who, asked when the command has said something and so has certainly started."""
+        first = census.children(self.pid)
+        if self._walled:
+            self._inits = _open(first)
+        self._command = next(iter(census.below(first) if self._walled else first), self.pid)
 
     def _received(self, data: bytes) -> None:
         head, newline, tail = data.rpartition(b"\n")
@@ -192,6 +204,9 @@ class Child(asyncio.SubprocessProtocol):
             self.kill()
             for pidfd in family:
                 _signal(pidfd)
+            if self._kept and not await self._gone(KEEP):
+                self._impatient = True
+                self.kill()
             if not await self._gone(KILL) or not await _all_dead(family, KILL):
                 logger.error("process %s survived SIGKILL", self.pid)
         finally:
@@ -211,20 +226,42 @@ class Child(asyncio.SubprocessProtocol):
         """
         if self.exited.is_set():
             return []
-        return _children(self.pid) if self._walled else _descendants(self.pid)
+        return census.children(self.pid) if self._walled else census.below([self.pid])
 
     def _terminate(self) -> None:
         """SIGTERM to the command itself; bubblewrap would answer it by killing everything at once."""
-        inits = self._family() if self._walled else []
-        for pid in [child for init in inits for child in _children(init)] or [self.pid]:
+        first = census.children(self.pid) if self._walled or self._kept else []
+        commands = [child for init in first for child in census.children(init)] if self._walled else first
+        for pid in commands or [self.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+
+    def _strays(self) -> list[int]:
+        """All that the command started and that still runs."""
+        spared = {self._command, *(census.children(self.pid) if self._walled else [])}
+        return [pid for pid in census.below([self.pid]) if pid not in spared]
+
+    async def end_strays(self, within: float = 0.5) -> bool:
+        """Kill what a turn left behind, daemons too, and leave the command alone. False: there is always more."""
+        deadline = asyncio.get_running_loop().time() + within
+        while strays := [] if self.exited.is_set() else self._strays():
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            for pid in strays:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(0.005)
+        return True
 
     def kill(self) -> None:
         """SIGKILL, now; `stop()` waits for what it does."""
         if not self.exited.is_set():
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+                if self._kept and not self._impatient:
+                    # It takes along what left the group, and takes no signal from inside.
+                    os.kill(self.pid, signal.SIGTERM)
+                else:
+                    os.killpg(self.pid, signal.SIGKILL)
 
 
 def _open(pids: list[int]) -> list[int]:
@@ -233,17 +270,6 @@ def _open(pids: list[int]) -> list[int]:
         with contextlib.suppress(ProcessLookupError):
             pidfds.append(os.pidfd_open(pid))
     return pidfds
-
-
-def _children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
-
-
-def _descendants(pid: int) -> list[int]:
-    children = _children(pid)
-    return children + [below for child in children for below in _descendants(child)]
 
 
 def _signal(pidfd: int) -> None:

@@ -23,6 +23,9 @@ MEMORY = (
 CLEARED = "The memory of a conversation cannot be cleared. Start a new conversation instead."
 HUNG = "Claude Code stopped responding and was ended. Send the message again."
 DIED = "Claude Code ended unexpectedly. Send the message again."
+ENDLESS_LINE = "Claude Code was ended because it wrote a line without an end. Send the message again."
+GARBAGE = "Claude Code was ended because it wrote far more than an answer can be. Send the message again."
+STRAYS = "What the turn had started would not end, so its process was ended with it."
 BROKEN = "Something went wrong in the runner. Send the message again; the log has the details."
 
 

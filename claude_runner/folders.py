@@ -3,7 +3,8 @@
 SANDBOX_DIR/            0711, ours
     cli/VERSION/claude  0755, ours
     etc/                passwd and the like, as a sandbox shows them
-    calls.bpf           the system calls that a sandbox refuses
+    confine.py          the first program where there is no bubblewrap
+    calls*.bpf          the system calls that a sandbox refuses
     s/HEX.sock          0600, the gateway's socket of one conversation
     c/UUID/             0700, of the conversation's uid
         home/  workspace/  config/
@@ -23,7 +24,8 @@ from claude_runner.errors import SandboxUnavailable
 from claude_runner.spec import RunnerSettings
 
 LONGEST_SOCKET_PATH = 107
-CALLS = "calls.bpf"
+CONFINE = Path(__file__).with_name("confine.py")
+CALLS, CALLS_OFFLINE = "calls.bpf", "calls-offline.bpf"
 ETC = {
     "passwd": "root:x:0:0:root:/root:/bin/false\nagent:x:1000:1000:agent:/home/agent:/bin/bash\n",
     "group": "root:x:0:\nagent:x:1000:\n",
@@ -47,10 +49,18 @@ class Place:
     @property
     def calls(self) -> Path:
         """The system calls that are refused. SandboxUnavailable on a machine that we know no numbers of."""
-        path = self.folder.parent.parent / CALLS
-        if not path.exists():
-            seccomp.program()
-        return path
+        seccomp.program()
+        return self.folder.parent.parent / CALLS
+
+    @property
+    def confine(self) -> Path:
+        return self.folder.parent.parent / CONFINE.name
+
+    @property
+    def calls_offline(self) -> Path:
+        """The same, and all sockets to networks."""
+        seccomp.program()
+        return self.folder.parent.parent / CALLS_OFFLINE
 
     @property
     def home(self) -> Path:
@@ -108,8 +118,10 @@ class Folders:
             folder.chmod(0o711)
         for name, text in ETC.items():
             _keep(self.root / "etc" / name, text.encode())
+        _keep(self.root / CONFINE.name, CONFINE.read_bytes())
         if platform.machine() in seccomp.AUDIT_ARCH:
             _keep(self.root / CALLS, seccomp.program())
+            _keep(self.root / CALLS_OFFLINE, seccomp.program(internet=False))
 
     def socket(self, conversation: UUID) -> Path:
         return self.root / "s" / f"{conversation.hex}.sock"

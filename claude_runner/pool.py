@@ -12,6 +12,8 @@ from time import monotonic
 from claude_agent_sdk import SessionStore
 
 from claude_runner import faults
+from claude_runner.census import Census
+from claude_runner.cgroup import Groups
 from claude_runner.child import uncancelled
 from claude_runner.cli import stage_cli
 from claude_runner.errors import Busy, EngineError, NoRoom
@@ -19,10 +21,13 @@ from claude_runner.events import Event, Status, TurnEnd
 from claude_runner.folders import Folders
 from claude_runner.memory import processes_that_fit
 from claude_runner.process import Host, Process
+from claude_runner.sandbox import UNWALLED
 from claude_runner.spec import Account, Ask, Content, LaunchSpec, RunnerSettings, Tier
 from claude_runner.upstreams import AddressesOf, Upstreams, any_address_of
 
 logger = logging.getLogger(__name__)
+
+WATCH_EVERY = 1.0
 
 
 class Pool:
@@ -44,12 +49,14 @@ class Pool:
         self._folders = Folders(settings)
         # A cold start takes 0.7 s of CPU: more at once only makes each of them later.
         gate = asyncio.Semaphore(max(2, os.cpu_count() or 2))
-        self._host = Host(settings, tier, stage_cli(settings), Upstreams(addresses_of), gate)
+        self._host = Host(settings, tier, stage_cli(settings), Upstreams(addresses_of), gate, Groups())
         self._limit = settings.max_processes or processes_that_fit()
         self._processes: dict[str, Process] = {}
         self._interrupted: set[str] = set()
         self._changed = asyncio.Condition()
         self._sweeper = asyncio.create_task(self._sweep())
+        self._watcher = asyncio.create_task(self._watch())
+        self._counting: set[asyncio.Task[None]] = set()
 
     # Use
 
@@ -147,6 +154,7 @@ class Pool:
 
     async def _stop_all(self) -> None:
         self._sweeper.cancel()
+        self._watcher.cancel()
         await asyncio.gather(*(process.stop() for process in list(self._processes.values())))
         await self._host.upstreams.close()
 
@@ -234,3 +242,32 @@ class Pool:
             for process in list(self._processes.values()):
                 if process.ready and not process.busy and process.idle_since < limit:
                     await self._evict(process)
+
+    # Limits
+
+    async def _watch(self) -> None:
+        """Hold each process against its limits once a second; only who exceeds them ends."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY)
+            watched = [process for process in self._processes.values() if process.pid is not None]
+            for process in watched:
+                if process.watch.due:
+                    self._counting.add(counting := asyncio.create_task(self._count(process)))
+                    counting.add_done_callback(self._counting.discard)
+            if watched:
+                for process, reason in await asyncio.to_thread(self._look, watched):
+                    process.fail(reason)
+
+    def _look(self, watched: list[Process]) -> list[tuple[Process, str]]:
+        census = Census()
+        walled = self._host.tier not in UNWALLED
+        found = []
+        for process in watched:
+            if (pid := process.pid) is not None:
+                if reason := process.watch.excess(census.family(pid), walled=walled):
+                    found.append((process, reason))
+        return found
+
+    async def _count(self, process: Process) -> None:
+        if reason := await asyncio.to_thread(process.watch.overfull):
+            process.fail(reason)

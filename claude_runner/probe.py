@@ -17,24 +17,33 @@ from claude_runner.spec import Finding, Proof, RunnerSettings, Tier
 LOOK_AROUND = r"""
 neighbour=$1 socket=$2 port=$3 namespaces=$4
 found() { printf '%s\t%s\n' "$1" "$2"; }
-status() { grep -c "^$1:.$2\$" /proc/self/status; }
+while read -r name value; do status="$status $name$value "; done </proc/self/status
+has() { case "$status" in *" $1 "*) ;; *) return 1 ;; esac; }
 connects() { timeout 1 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null && echo "it connects to $1:$2"; }
 writes() { for path; do (true >"$path/hole") 2>/dev/null && rm "$path/hole" && echo "it writes to $path"; done; }
-same() { for ns in $namespaces; do test "$(readlink /proc/self/ns/${ns%%:*})" = "$ns" && echo "${ns%%:*}"; done; }
+same() {
+    for ns in $namespaces; do
+        own=$(readlink /proc/self/ns/${ns%%:*})
+        test -n "$own" && test "$own" != "$ns" || echo "${ns%%:*}"
+    done
+}
 
-interfaces=$(tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | grep -vx lo | tr '\n' ' ')
-found network "${interfaces:+it sees the network interfaces $interfaces}"
+interfaces=$(tail -n +3 /proc/net/dev 2>/dev/null | cut -d: -f1 | tr -d ' ' | grep -vx lo | tr '\n' ' ')
+# To connect UDP sends nothing: it only asks for a way.
+route=$(bash -c 'exec 3<>/dev/udp/192.0.2.1/9' 2>/dev/null && echo 'it has a way out')
+found network "${interfaces:+it sees the network interfaces $interfaces}$route"
 found 'loopback services' "$(connects 127.0.0.1 $port)"
 found 'metadata address' "$(connects 169.254.169.254 80)"
 found 'shadow file' "$(cat /etc/shadow >/dev/null 2>&1 && echo 'it reads /etc/shadow')"
 found 'user namespaces' "$(unshare -U true 2>/dev/null && echo 'it can make user namespaces')"
 found mount "$(mount -t tmpfs none /tmp 2>/dev/null && echo 'it can mount')"
 found uid "$(test $(id -u) = 0 && echo 'it runs as root')"
-privileges=$(status NoNewPrivs 1)$(status CapEff 0000000000000000)
-found privileges "$(test $privileges = 11 || echo 'it has or may gain privileges')"
-found 'system calls' "$(test $(status Seccomp 2) = 1 || echo 'no filter of system calls is loaded')"
+privileges=$(has NoNewPrivs:1 && has CapEff:0000000000000000 || echo 'it has or may gain privileges')
+found privileges "$privileges"
+found 'system calls' "$(has Seccomp:2 || echo 'no filter of system calls is loaded')"
 found 'read-only system' "$(echo $(writes / /usr /etc /dev /run))"
-foreign=$(test "$(cat /proc/1/comm)" = bwrap || echo "it sees the host's processes")
+first=$(cat /proc/1/comm 2>/dev/null)
+foreign=$(test "${first:-bwrap}" = bwrap || echo "it sees the host's processes")
 found 'foreign processes' "$foreign"
 shared=$(echo $(same))
 found namespaces "${shared:+it shares the namespaces $shared with the host}"
@@ -42,8 +51,8 @@ own=$(touch hello "$HOME/hello" 2>/dev/null && rm hello "$HOME/hello" || echo 'i
 found 'own folders' "$own"
 found 'other conversations' "$(ls "$neighbour" >/dev/null 2>&1 && echo "it opens a neighbour's folder")"
 found 'gateway sockets' "$(test -w "$socket" && echo "it opens a neighbour's socket")"
-known='HOME|LANG|LOGNAME|OLDPWD|PATH|PWD|SHELL|SHLVL|TERM|TMPDIR|USER|_|'
-variables=$(cat /proc/[0-9]*/environ 2>/dev/null | tr '\0' '\n' | cut -d= -f1 | sort -u)
+known='GIT_CONFIG_NOSYSTEM|HOME|LANG|LOGNAME|OLDPWD|PATH|PWD|SHELL|SHLVL|TERM|TMPDIR|USER|_|'
+variables=$({ env; cat /proc/[0-9]*/environ 2>/dev/null | tr '\0' '\n'; } | cut -d= -f1 | sort -u)
 foreign=$(echo "$variables" | grep -vxE "$known" | head -5)
 found environment "${foreign:+it reads the variables $(echo $foreign)}"
 """
@@ -56,9 +65,16 @@ NAMES = (
 LACKS: dict[Tier, frozenset[str]] = {
     Tier.BUBBLEWRAP_UID: frozenset(),
     Tier.BUBBLEWRAP: frozenset({"own uid"}),
+    # Its processes stand beside the host's; a socket opens for its own uid, for who knows the path.
+    Tier.LANDLOCK: frozenset({"own uid", "namespaces", "gateway sockets"}),
     Tier.NONE: frozenset(NAMES),
 }
-HINT = "apt-get install bubblewrap, and allow unprivileged user namespaces on this machine"
+HINTS = {
+    Tier.BUBBLEWRAP_UID: "apt-get install bubblewrap, and allow user namespaces on this machine",
+    Tier.BUBBLEWRAP: "apt-get install bubblewrap, and allow unprivileged user namespaces on this machine",
+    Tier.LANDLOCK: "it takes Linux 5.13 with landlock among the security modules that it starts with",
+    Tier.NONE: "the runner's Python has to be readable for the runner's user",
+}
 
 
 def prove_tier(settings: RunnerSettings) -> Proof:
@@ -108,7 +124,9 @@ def _prove(tier: Tier, folders: Folders) -> tuple[Finding, ...]:
     findings = findings_of(tier, folders)
     if holes := _holes(tier, findings):
         raise SandboxUnavailable("; ".join(f"{hole.name}: {hole.detail}" for hole in holes))
-    return findings
+    if tier is Tier.NONE:
+        return findings
+    return tuple(finding for finding in findings if finding.holds or finding.name not in LACKS[tier])
 
 
 def findings_of(tier: Tier, folders: Folders) -> tuple[Finding, ...]:
@@ -150,7 +168,7 @@ def _look_around(tier: Tier, place: Place, neighbour: Place, port: int) -> tuple
     )
     script = ["/bin/sh", "-c", LOOK_AROUND, "probe"]
     arguments = [*script, str(neighbour.folder), str(neighbour.socket), str(port), namespaces]
-    said = _run(walled(tier, place, place.etc / "hosts", arguments, {}))
+    said = _run(walled(tier, place, place.etc / "hosts", arguments, {}), HINTS[tier])
     holes = dict(line.split("\t", 1) for line in said.splitlines() if "\t" in line)
     holes["own uid"] = "" if place.uid is not None else "it runs under the runner's own uid"
     return tuple(
@@ -158,7 +176,7 @@ def _look_around(tier: Tier, place: Place, neighbour: Place, port: int) -> tuple
     )
 
 
-def _run(launch: Launch) -> str:
+def _run(launch: Launch, hint: str) -> str:
     try:
         done = subprocess.run(
             launch.argv,
@@ -171,7 +189,7 @@ def _run(launch: Launch) -> str:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SandboxUnavailable(f"it does not start ({error}): {HINT}") from error
+        raise SandboxUnavailable(f"it does not start ({error}): {hint}") from error
     if done.returncode:
-        raise SandboxUnavailable(f"it does not start ({done.stderr.strip()[:200]}): {HINT}")
+        raise SandboxUnavailable(f"it does not start ({done.stderr.strip()[:200]}): {hint}")
     return done.stdout

@@ -21,6 +21,7 @@ from claude_agent_sdk import (
 )
 
 from claude_runner import faults
+from claude_runner.cgroup import Groups
 from claude_runner.child import Child, uncancelled
 from claude_runner.command import PROMPT_FILE, arguments, environment
 from claude_runner.errors import EngineError, StartFailed
@@ -28,6 +29,7 @@ from claude_runner.events import Event
 from claude_runner.folders import Place
 from claude_runner.frames import Bill, Frame
 from claude_runner.gateway import Gateway
+from claude_runner.limits import BEHIND, Watch, too_long, too_much_memory
 from claude_runner.sandbox import inside, walled
 from claude_runner.spec import Account, Ask, Content, LaunchSpec, RunnerSettings, Tier
 from claude_runner.transcript import CANONICAL_CONFIG, canonical_path, restore
@@ -50,6 +52,7 @@ class Host:
     cli: Path
     upstreams: Upstreams
     gate: asyncio.Semaphore
+    groups: Groups
 
 
 class Process:
@@ -72,7 +75,10 @@ class Process:
         self._host, self._store, self._on_gone = host, store, on_gone
         self._paths = inside(host.tier, place, host.cli)
         self._gateway = Gateway(host.upstreams, account)
-        self._transport = CliTransport(self._spawn, self._frames, self._flood, self._mirrored)
+        self.watch = Watch(host.settings.limits, place.folder)
+        self._transport = CliTransport(
+            self._spawn, self._frames, self.fail, self._mirrored, host.settings.limits
+        )
         self._client = ClaudeSDKClient(
             ClaudeAgentOptions(
                 can_use_tool=self._can_use_tool,
@@ -107,6 +113,11 @@ class Process:
     @property
     def busy(self) -> bool:
         return self._turn is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the outermost process, while there is one that nobody ends yet."""
+        return self._transport.child.pid if self.alive and self._transport.child is not None else None
 
     # Starting
 
@@ -164,24 +175,24 @@ class Process:
     async def _spawn(self, *callbacks: Any) -> Child:
         argv = arguments(self.spec, self._paths, resume=self._resume)
         env = environment(self.spec, self._paths, self._host.settings)
-        return await Child.start(walled(self._host.tier, self.place, self._host.cli, argv, env), *callbacks)
+        limits = self._host.settings.limits
+        self.watch.group = self._host.groups.make(self.spec.conversation, limits, BEHIND)
+        launch = walled(self._host.tier, self.place, self._host.cli, argv, env, limits, self.watch.group)
+        return await Child.start(launch, *callbacks)
 
     # What comes in
 
     def _frames(self, frames: list[Frame]) -> None:
         if any(frame.get("type") == "conversation_reset" for frame in frames):
             # It goes on as another session, which the store would not have under this conversation.
-            self._fail(faults.CLEARED)
+            self.fail(faults.CLEARED)
         elif self._turn is not None:
             self._turn.frames(frames)
 
     def _mirrored(self, path: str) -> str | None:
         return canonical_path(path, self._paths.config, self.spec.conversation)
 
-    def _flood(self, why: str) -> None:
-        self._fail(f"Claude Code was ended because {why}. Send the message again.")
-
-    def _fail(self, sentence: str) -> None:
+    def fail(self, sentence: str) -> None:
         """End the process and, if one is running, the turn with this error."""
         if self._stopping is None:
             logger.warning("%s: %s", self.spec.conversation, sentence)
@@ -198,7 +209,7 @@ class Process:
                     if self._turn is not None:
                         self._turn.result(frame)
                 elif isinstance(message, SystemMessage) and message.subtype == "mirror_error":
-                    self._fail(faults.MEMORY)
+                    self.fail(faults.MEMORY)
         except Exception as error:  # noqa: BLE001
             # A border: whatever the SDK makes of a broken stream, the process is of no more use.
             logger.warning("%s: its stream broke: %r", self.spec.conversation, error)
@@ -221,6 +232,7 @@ class Process:
         """
         self._gateway.begin_turn(account)
         self._transport.begin_turn()
+        self.watch.begin_turn()
         turn = self._turn = Turn(ask, began, self._transport.pause)
         watch = asyncio.create_task(self._watch(turn))
         complete = False
@@ -230,7 +242,10 @@ class Process:
                 for event in item:
                     yield event
             complete = True
-            self._over(turn)
+            try:
+                await uncancelled(self._end_strays())
+            finally:
+                self._over(turn)
             for event in turn.closing(item, self._bill, self._gateway.meter):
                 yield event
         finally:
@@ -249,14 +264,20 @@ class Process:
         interrupting = asyncio.create_task(self.interrupt())
         while isinstance(await turn.next(), list):
             pass
+        await self._end_strays()
         self._over(turn)
         await interrupting
 
+    async def _end_strays(self) -> None:
+        """Nothing goes on behind a turn: what outran this goes with the whole process."""
+        if self._transport.child is not None and not await self._transport.child.end_strays():
+            self.fail(faults.STRAYS)
+
     async def _watch(self, turn: Turn) -> None:
-        limit = self._host.settings.hung_after
-        while turn.silence(self._gateway.meter) < limit:  # noqa: ASYNC110 (nothing happens: no event)
-            await asyncio.sleep(limit / 10)
-        self._fail(faults.HUNG)
+        limit, longest = self._host.settings.hung_after, self._host.settings.limits.turn
+        while turn.silence(self._gateway.meter) < limit and turn.ran < longest:  # noqa: ASYNC110
+            await asyncio.sleep(min(limit, longest) / 10)
+        self.fail(faults.HUNG if turn.ran < longest else too_long(self._host.settings.limits))
 
     # Control
 
@@ -321,6 +342,9 @@ class Process:
             await asyncio.wait([asyncio.create_task(self._client.disconnect())], timeout=70)
             await self._gateway.close()
         finally:
+            if self._turn is not None and self.watch.group.killed():
+                self._turn.fail(faults.fault(too_much_memory(self._host.settings.limits)))
+            await asyncio.to_thread(self.watch.group.remove)
             if self._turn is not None:
                 self._turn.gone()
             self._on_gone(self)

@@ -1,13 +1,19 @@
 """How a command is walled in, per tier: the argv, the environment made from nothing, and the inner paths."""
 
+import json
 import os
+import platform
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from claude_runner.cgroup import Group
 from claude_runner.errors import SandboxUnavailable
 from claude_runner.folders import Place
-from claude_runner.spec import Tier
+from claude_runner.limits import kernel_walls
+from claude_runner.spec import Limits, Tier
 
 TMP_BYTES, SHM_BYTES = 1 << 30, 256 << 20
 SYSTEM_FILES = (
@@ -21,6 +27,15 @@ SYSTEM_FILES = (
     "/etc/ssl/certs",
     "/etc/ssl/openssl.cnf",
 )
+# What Landlock leaves to read of the host's own /etc and /proc; not what tells of other processes or sockets.
+READABLE = (
+    *("/etc/passwd", "/etc/group", "/etc/bash.bashrc", "/etc/hosts", "/etc/nsswitch.conf"),
+    *("/proc/self/status", "/proc/meminfo", "/proc/cpuinfo", "/proc/stat", "/proc/version"),
+)
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
+# Tiers that show a process the host's own paths.
+UNWALLED = frozenset({Tier.LANDLOCK, Tier.NONE})
+ENTER = 'while test "$1" != --; do echo 0 >"$1"; shift; done; shift; exec "$@"'
 CALLS_FD = 9
 USR_LINKS = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 
@@ -38,12 +53,16 @@ class Inside:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A command ready to start. `walled`: its first child is the init of a process namespace of its own."""
+    """A command ready to start. `walled`: its first child is the init of a process namespace of its own.
+
+    `kept`: its first process is our own `confine.py`, which ends all below it on SIGTERM.
+    """
 
     argv: list[str]
     env: dict[str, str]
     cwd: Path
     walled: bool
+    kept: bool = False
 
 
 BEHIND_BUBBLEWRAP = Inside(
@@ -56,21 +75,40 @@ BEHIND_BUBBLEWRAP = Inside(
 
 
 def inside(tier: Tier, place: Place, cli: Path) -> Inside:
-    if tier is Tier.NONE:
+    if tier in UNWALLED:
         return Inside(place.home, place.workspace, place.config, place.socket, cli)
     return BEHIND_BUBBLEWRAP
 
 
-def walled(tier: Tier, place: Place, cli: Path, arguments: list[str], env: dict[str, str]) -> Launch:
+def walled(
+    tier: Tier,
+    place: Place,
+    cli: Path,
+    arguments: list[str],
+    env: dict[str, str],
+    limits: Limits | None = None,
+    group: Group | None = None,
+) -> Launch:
     """The command that runs `arguments` (the first an inner path) within the tier's walls.
 
     As root every tier drops to the place's own uid first: under bubblewrap root still reads root's files.
     """
     env = {**_plain_environment(tier, place), **env}
-    if tier is Tier.NONE:
-        argv = [*_drop(place, dies_with_parent=True), *arguments]
-        return Launch(argv, env, place.workspace, walled=False)
-    argv = [*_filtered(place), *_drop(place), *_bubblewrap(place, cli, env), "--", *arguments]
+    if tier is Tier.LANDLOCK:
+        env["GIT_CONFIG_NOSYSTEM"] = "1"  # git fails where it may not read that
+    own_count = place.uid is not None or (tier not in UNWALLED and _counts_by_namespace())
+    arguments = [*kernel_walls(limits or Limits(), own_count=own_count), *arguments]
+    if tier in UNWALLED:
+        argv = [*_entering(group), *_confined(tier, place, cli), *arguments]
+        return Launch(argv, env, place.workspace, walled=False, kept=True)
+    argv = [
+        *_entering(group),
+        *_filtered(place),
+        *_drop(place),
+        *_bubblewrap(place, cli, env),
+        "--",
+        *arguments,
+    ]
     return Launch(argv, {}, Path("/"), walled=True)
 
 
@@ -85,7 +123,7 @@ def _plain_environment(tier: Tier, place: Place) -> dict[str, str]:
         "SHELL": "/bin/bash",
         "LANG": "C.UTF-8",
         "TERM": "dumb",
-        "TMPDIR": str(place.home) if tier is Tier.NONE else "/tmp",
+        "TMPDIR": str(place.home) if tier in UNWALLED else "/tmp",
     }
 
 
@@ -96,18 +134,39 @@ def _tool(name: str) -> str:
     return path
 
 
+def _counts_by_namespace() -> bool:
+    """Since Linux 5.14 a uid's processes are counted for each user namespace by itself."""
+    major, minor = platform.release().split(".")[:2]
+    return (int(major), int(minor)) >= (5, 14)
+
+
+def _entering(group: Group | None) -> list[str]:
+    """Enters the group before anything is started, so that nothing is ever outside."""
+    if group is None or not group.folders:
+        return []
+    doors = [str(folder / "cgroup.procs") for folder in group.folders]
+    return ["/bin/sh", "-ec", ENTER, "sandbox", *doors, "--"]
+
+
 def _filtered(place: Place) -> list[str]:
     """Opens the filter for bubblewrap, each time anew: who shares an open file shares how far it is read."""
     return ["/bin/sh", "-c", f'calls=$1; shift; exec "$@" {CALLS_FD}<"$calls"', "sandbox", str(place.calls)]
 
 
-def _drop(place: Place, *, dies_with_parent: bool = False) -> list[str]:
-    if place.uid is None:
-        argv = [_tool("setpriv"), "--no-new-privs"]
-    else:
-        ids = [f"--reuid={place.uid}", f"--regid={place.uid}", "--clear-groups"]
-        argv = [_tool("setpriv"), *ids, "--no-new-privs"]
-    return [*argv, *(["--pdeathsig=KILL"] if dies_with_parent else []), "--"]
+def _drop(place: Place) -> list[str]:
+    uid = place.uid
+    ids = [] if uid is None else [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    return [_tool("setpriv"), *ids, "--no-new-privs", "--"]
+
+
+def _confined(tier: Tier, place: Place, cli: Path) -> list[str]:
+    wanted: dict[str, Any] = {"uid": place.uid, "filter": None, "read": None, "write": None}
+    if tier is Tier.LANDLOCK:
+        own = (place.home, place.workspace, place.config, place.socket)
+        wanted["filter"] = str(place.calls_offline)
+        wanted["read"] = ["/usr", *(f"/{name}" for name in USR_LINKS), *SYSTEM_FILES, *READABLE, str(cli)]
+        wanted["write"] = [*DEVICES, *map(str, own)]
+    return [sys.executable, "-I", "-S", str(place.confine), json.dumps(wanted)]
 
 
 def _bubblewrap(place: Place, cli: Path, env: dict[str, str]) -> list[str]:

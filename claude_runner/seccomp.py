@@ -8,6 +8,7 @@ number their calls differently.
 import errno
 import platform
 import struct
+from functools import cache
 
 from claude_runner.errors import SandboxUnavailable
 
@@ -105,6 +106,7 @@ UNIX, INET, INET6, NETLINK = 1, 2, 10, 16
 type Instruction = tuple[int, int, int, int]
 
 
+@cache
 def program(machine: str | None = None, *, internet: bool = True) -> bytes:
     """The filter as an array of `struct sock_filter`. `internet=False` refuses IP sockets besides.
 

@@ -13,6 +13,7 @@ class Tier(StrEnum):
 
     BUBBLEWRAP_UID = "bubblewrap-uid"
     BUBBLEWRAP = "bubblewrap"
+    LANDLOCK = "landlock"
     NONE = "none"
 
 
@@ -29,12 +30,31 @@ class Finding:
 class Proof:
     """The tier that a real start proved. `reason`: why nothing stronger, and what would help; or "".
 
-    `findings`: every probe of that tier; a tier without walls is proved although little of it holds.
+    `findings`: every probe of what that tier promises, so that all hold; of `none`, which promises nothing, all.
     """
 
     tier: Tier
     reason: str = ""
     findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one conversation may use. Bytes and seconds; a turn's time leaves out what a person takes to answer.
+
+    `memory` counts what is a process's own, and its temporary files. `processes` counts threads too. `disk` and
+    `files` count its home, its workspace and the CLI's own folder, `file` is the largest single file. `output` is
+    what the CLI writes in a turn, `cpu` what all of its processes compute in one.
+    """
+
+    memory: int = 4 << 30
+    processes: int = 1024
+    cpu: float = 7200.0
+    disk: int = 10 << 30
+    files: int = 400_000
+    file: int = 4 << 30
+    output: int = 512 << 20
+    turn: float = 7200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +73,7 @@ class RunnerSettings:
     hung_after: float = 180.0
     start_within: float = 60.0
     max_retries: int = 6
+    limits: Limits = Limits()
     # A range that neither distributions nor systemd hand out: see systemd's UIDS-GIDS.
     first_uid: int = 1_879_048_192
     uids: int = 268_304_384

@@ -13,15 +13,16 @@ from typing import Any
 
 from claude_agent_sdk import CLIConnectionError, Transport
 
+from claude_runner import faults
 from claude_runner.child import Child
+from claude_runner.limits import too_much_output
+from claude_runner.spec import Limits
 
 logger = logging.getLogger(__name__)
 
 FOR_THE_SDK = frozenset(
     {"control_request", "control_response", "control_cancel_request", "transcript_mirror", "result"}
 )
-# What one turn may write. Beyond this it is a flood, not an answer.
-OUTPUT_OF_A_TURN = 512 << 20
 GARBAGE_OF_A_TURN = 1 << 20
 
 type Frame = dict[str, Any]
@@ -56,7 +57,9 @@ class CliTransport(Transport):
         on_frames: Callable[[list[Frame]], None],
         on_flood: Callable[[str], None],
         mirrored: Callable[[str], str | None],
+        limits: Limits,
     ) -> None:
+        self._limits = limits
         self._start, self._on_frames, self._on_flood = start, on_frames, on_flood
         self._mirrored = mirrored
         self._for_sdk: asyncio.Queue[Frame | None] = asyncio.Queue()
@@ -88,8 +91,10 @@ class CliTransport(Transport):
                 frames.append(frame)
         if frames:
             self._on_frames(frames)
-        if self._received > OUTPUT_OF_A_TURN or self._garbage > GARBAGE_OF_A_TURN:
-            self._on_flood("it wrote far more than an answer can be")
+        if self._received > self._limits.output:
+            self._on_flood(too_much_output(self._limits))
+        elif self._garbage > GARBAGE_OF_A_TURN:
+            self._on_flood(faults.GARBAGE)
 
     def _hand_over(self, frame: Frame) -> None:
         if frame["type"] == "result":
@@ -120,7 +125,7 @@ class CliTransport(Transport):
         self._for_sdk.put_nowait(None)
 
     def _endless_line(self) -> None:
-        self._on_flood("it wrote a line without an end")
+        self._on_flood(faults.ENDLESS_LINE)
 
     # The SDK's side
 

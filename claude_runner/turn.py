@@ -35,6 +35,8 @@ class Turn:
         self._paused = False
         self._translator = Translator()
         self._questions = 0
+        self._asking = self._asked = 0.0
+        self._start = monotonic()
         self._last_heard = monotonic()
         self.interrupted = False
         self.error: dict[str, str] | None = None
@@ -68,11 +70,15 @@ class Turn:
         choices = ["allow", *(["allow_always"] if context.suggestions else []), "deny"]
         title = context.title or context.description or context.display_name or name
         question = Question(str(uuid4()), context.tool_use_id or "", name, tool_input, title, choices)
+        if not self._questions:
+            self._asking = monotonic()
         self._questions += 1
         try:
             answer = await self._ask(question)
         finally:
             self._questions -= 1
+            if not self._questions:
+                self._asked += monotonic() - self._asking
             self._last_heard = monotonic()
         if answer.decision == "allow_always":
             return PermissionResultAllow(updated_permissions=_for_the_session(context.suggestions))
@@ -92,6 +98,12 @@ class Turn:
             if any(isinstance(event, TextDelta | ThinkingDelta) for event in item):
                 self._first_text = monotonic() - self._began
         return item
+
+    @property
+    def ran(self) -> float:
+        """Seconds since it began, without those in which it waited for a person."""
+        now = monotonic()
+        return now - self._start - self._asked - (now - self._asking if self._questions else 0)
 
     def silence(self, meter: Meter) -> float:
         """Seconds for which the CLI has said nothing without anything that it could be waiting for."""

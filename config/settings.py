@@ -96,6 +96,16 @@ RUNNER_NAME = env.str("RUNNER_NAME", default=socket.gethostname())
 RUNNER_MAX_PROCESSES = env.int("RUNNER_MAX_PROCESSES", default=0)
 RUNNER_DRAIN_SECONDS = env.float("RUNNER_DRAIN_SECONDS", default=25.0)
 
+# What one conversation may use, and one turn of it ----------------------------------------------------------
+CONVERSATION_MEMORY_MB = env.int("CONVERSATION_MEMORY_MB", default=4096)
+CONVERSATION_PROCESSES = env.int("CONVERSATION_PROCESSES", default=1024)
+CONVERSATION_DISK_MB = env.int("CONVERSATION_DISK_MB", default=10240)
+CONVERSATION_FILES = env.int("CONVERSATION_FILES", default=400_000)
+CONVERSATION_FILE_MB = env.int("CONVERSATION_FILE_MB", default=4096)
+TURN_SECONDS = env.float("TURN_SECONDS", default=7200.0)
+TURN_CPU_SECONDS = env.float("TURN_CPU_SECONDS", default=7200.0)
+TURN_OUTPUT_MB = env.int("TURN_OUTPUT_MB", default=512)
+
 # The web process ------------------------------------------------------------------------------------------
 WEB_DRAIN_SECONDS = env.float("WEB_DRAIN_SECONDS", default=25.0)
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="")

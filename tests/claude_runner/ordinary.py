@@ -28,7 +28,10 @@ from claude_runner import (
 from claude_runner.scripted_model import ScriptedModel
 from tests.purse import Purse
 
-LOOK = "run id -u; cat /etc/shadow; ls /home; cat /proc/net/dev | tail -n +3"
+LOOK = (
+    "run (env -i setsid sleep 4715 >/dev/null 2>&1 &) ; "
+    "id -u; cat /etc/shadow; ls /home; cat /proc/net/dev | tail -n +3"
+)
 
 
 async def _allow(_question: Question) -> Answer:

@@ -12,7 +12,7 @@ from typing import IO, Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from claude_runner import EngineError, RunnerSettings, Tier, cli_version, prove_tier
+from claude_runner import EngineError, Limits, RunnerSettings, Tier, cli_version, prove_tier
 from conversations.runner import Host, Runner
 from conversations.tasks import work_in_background
 from tenants.checks import assert_safe_database
@@ -65,6 +65,16 @@ def settings_for(folder: Path, name: str) -> RunnerSettings:
         max_processes=settings.RUNNER_MAX_PROCESSES or None,
         first_uid=FIRST_UID + slot * UIDS_PER_RUNNER,
         uids=UIDS_PER_RUNNER,
+        limits=Limits(
+            memory=settings.CONVERSATION_MEMORY_MB << 20,
+            processes=settings.CONVERSATION_PROCESSES,
+            cpu=settings.TURN_CPU_SECONDS,
+            disk=settings.CONVERSATION_DISK_MB << 20,
+            files=settings.CONVERSATION_FILES,
+            file=settings.CONVERSATION_FILE_MB << 20,
+            output=settings.TURN_OUTPUT_MB << 20,
+            turn=settings.TURN_SECONDS,
+        ),
     )
 
 

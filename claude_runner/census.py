@@ -1,0 +1,77 @@
+"""Which processes a conversation has and what they use: one reading of /proc serves all conversations."""
+
+import contextlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """`cpu`: seconds, those of its children that have ended included."""
+
+    pid: int
+    parent: int
+    threads: int
+    cpu: float
+
+    def memory(self) -> int:
+        """Bytes that are its own: neither of a file nor shared."""
+        with contextlib.suppress(OSError):
+            _, resident, shared, *_ = Path(f"/proc/{self.pid}/statm").read_text().split()
+            return (int(resident) - int(shared)) * PAGE
+        return 0
+
+
+class Census:
+    """All processes of this moment that are not dead already. Takes milliseconds: read it in a thread."""
+
+    def __init__(self) -> None:
+        self._children: dict[int, list[Running]] = defaultdict(list)
+        self._by_pid: dict[int, Running] = {}
+        for name in os.listdir("/proc"):
+            if name.isdigit() and (one := _read(int(name))):
+                self._children[one.parent].append(one)
+                self._by_pid[one.pid] = one
+
+    def family(self, pid: int) -> list[Running]:
+        """The process and all below it."""
+        found = [self._by_pid[pid]] if pid in self._by_pid else []
+        for one in found:
+            found += self._children[one.pid]
+        return found
+
+
+def _read(pid: int) -> Running | None:
+    # A process may end at any moment between two of these.
+    with contextlib.suppress(OSError):
+        # Its name stands in brackets and may hold anything, brackets too.
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            fields = file.read().rpartition(b")")[2].split()
+        if fields[0] in b"ZX":
+            return None
+        cpu = sum(map(int, fields[11:15])) / TICKS
+        return Running(pid, int(fields[1]), int(fields[17]), cpu)
+    return None
+
+
+def children(pid: int) -> list[int]:
+    """Those of all its threads: each thread has children of its own."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+    return found
+
+
+def below(pids: Iterable[int]) -> list[int]:
+    """All that descend from these, themselves left out."""
+    found = [child for pid in pids for child in children(pid)]
+    for pid in found:
+        found += children(pid)
+    return found

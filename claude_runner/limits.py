@@ -1,0 +1,171 @@
+"""What a conversation may use, what it uses, and the sentence for the person when that is more."""
+
+import contextlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+
+from claude_runner.census import Running
+from claude_runner.cgroup import Group
+from claude_runner.spec import Limits
+
+# The kernel's wall stands a little behind ours: who runs into it is seen, and ended with a reason.
+BEHIND = 9 / 8
+# File systems inside that lie in memory.
+IN_MEMORY = ("tmp", "dev/shm")
+# Of its time, what the counting of files may take.
+COUNTING = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """At one moment: bytes, processes with their threads, temporary files, seconds of processor time in all."""
+
+    memory: int = 0
+    processes: int = 0
+    cpu: float = 0.0
+    temporary: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    bytes: int
+    files: int
+
+
+# Who is over the limit still needs some to work with: the CLI writes files of its own.
+ROOM = Stored(64 << 20, 500)
+
+
+class Watch:
+    """One process of a conversation against its limits. The two that look block: call them in a thread."""
+
+    def __init__(self, limits: Limits, folder: Path) -> None:
+        self.limits, self._folder = limits, folder
+        # What lies there too many already may be deleted in peace, but not become more.
+        self._allowed: Limits | None = None
+        self._cpu_before: float | None = None
+        self._next_count = 0.0
+        self.group = Group()
+
+    def begin_turn(self) -> None:
+        self._cpu_before = None
+
+    def excess(self, family: Iterable[Running], *, walled: bool) -> str:
+        """Why the conversation has to stop for what its processes use, or "". Takes well below a millisecond."""
+        used = _used(list(family), walled, self.group.memory())
+        if self._cpu_before is None:
+            # The first look of a turn: what the start took is not the turn's.
+            self._cpu_before = used.cpu
+        return excess(self.limits, used, self._cpu_before)
+
+    @property
+    def due(self) -> bool:
+        """Whether its files should be counted again."""
+        return monotonic() >= self._next_count
+
+    def overfull(self) -> str:
+        """Why the conversation has to stop for what it stores, or "". A million files take two seconds."""
+        began = monotonic()
+        self._next_count = float("inf")
+        if self._allowed is None:
+            there = stored(self._folder, replace(self.limits, disk=1 << 62, files=self.limits.files * 2))
+            disk = max(self.limits.disk, there.bytes + ROOM.bytes)
+            files = max(self.limits.files, there.files + ROOM.files)
+            self._allowed = replace(self.limits, disk=disk, files=files)
+        else:
+            there = stored(self._folder, self._allowed)
+        self._next_count = monotonic() + max(1.0, (monotonic() - began) / COUNTING)
+        return overfull(self.limits, there) if overfull(self._allowed, there) else ""
+
+
+def _used(family: list[Running], walled: bool, counted: int | None) -> Used:
+    in_memory = temporary = 0
+    for folder in IN_MEMORY if walled and family else ():
+        with contextlib.suppress(OSError):
+            inner = f"/proc/{family[-1].pid}/root/{folder}"
+            # Before bubblewrap has changed its root, this is the host's.
+            if os.stat(inner).st_dev == os.stat(f"/{folder}").st_dev:
+                continue
+            system = os.statvfs(inner)
+            in_memory += (system.f_blocks - system.f_bfree) * system.f_frsize
+            temporary += system.f_files - system.f_ffree
+    return Used(
+        in_memory + sum(one.memory() for one in family) if counted is None else counted,
+        sum(one.threads for one in family),
+        sum(one.cpu for one in family),
+        temporary,
+    )
+
+
+def excess(limits: Limits, used: Used, cpu_before: float) -> str:
+    """Why the conversation has to stop, or "". `cpu_before`: what was used when the turn began."""
+    if used.memory > limits.memory:
+        return too_much_memory(limits)
+    if used.processes > limits.processes:
+        return f"Stopped: the conversation ran more than {limits.processes:,} processes."
+    if used.temporary > limits.files:
+        return f"Stopped: the conversation made more than {limits.files:,} temporary files."
+    if used.cpu - cpu_before > limits.cpu:
+        return f"Stopped: the turn used more than {_time(limits.cpu)} of processor time."
+    return ""
+
+
+def overfull(allowed: Limits, stored: Stored) -> str:
+    if stored.bytes > allowed.disk:
+        return f"Stopped: the conversation's files took more than {_size(allowed.disk)}. Have some deleted."
+    if stored.files > allowed.files:
+        return f"Stopped: the conversation made more than {allowed.files:,} files. Have some deleted."
+    return ""
+
+
+def too_much_memory(limits: Limits) -> str:
+    return f"Stopped: the conversation used more than {_size(limits.memory)} of memory."
+
+
+def too_long(limits: Limits) -> str:
+    return f"Stopped: the turn ran for more than {_time(limits.turn)}."
+
+
+def too_much_output(limits: Limits) -> str:
+    return f"Stopped: the turn wrote more than {_size(limits.output)}."
+
+
+def stored(folder: Path, limits: Limits) -> Stored:
+    """What lies in a folder. Does not count on when a limit is passed already."""
+    size = files = 0
+    pending = [str(folder)]
+    while pending and size <= limits.disk and files <= limits.files:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    files += 1
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    if files > limits.files:
+                        break
+        except OSError:
+            continue  # it went away, or its owner closed it: what can't be read is what the quota misses
+    return Stored(size, files)
+
+
+def kernel_walls(limits: Limits, *, own_count: bool) -> list[str]:
+    """The command before a command that gives it these limits. `own_count`: its uid is nobody else's."""
+    walls = [f"--fsize={limits.file}", "--core=0"]
+    if own_count:
+        walls.append(f"--nproc={int(limits.processes * BEHIND)}")
+    return ["/usr/bin/prlimit", *walls, "--"]
+
+
+def _size(number: int) -> str:
+    for unit, name in ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB")):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return f"{number} bytes"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.3g} minutes" if seconds >= 120 else f"{seconds:.3g} seconds"

@@ -1,0 +1,138 @@
+"""Limits by themselves: what counts, when it is too much, and what the person reads."""
+
+import os
+import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from claude_runner import Limits
+from claude_runner.census import Census, Running
+from claude_runner.limits import (
+    ROOM,
+    Stored,
+    Used,
+    Watch,
+    excess,
+    kernel_walls,
+    overfull,
+    stored,
+    too_long,
+    too_much_output,
+)
+
+LIMITS = Limits(memory=2 << 30, processes=1500, cpu=90.0, disk=3 << 20, files=10, output=5 << 10, turn=600.0)
+
+
+@pytest.mark.parametrize(
+    ("used", "sentence"),
+    [
+        (Used(memory=2 << 30, processes=1500, cpu=100.0, temporary=10), ""),
+        (Used(memory=(2 << 30) + 1), "Stopped: the conversation used more than 2 GB of memory."),
+        (Used(processes=1501), "Stopped: the conversation ran more than 1,500 processes."),
+        (Used(cpu=100.1), "Stopped: the turn used more than 90 seconds of processor time."),
+        (Used(temporary=11), "Stopped: the conversation made more than 10 temporary files."),
+    ],
+)
+def test_a_limit_may_be_reached_and_not_exceeded(used: Used, sentence: str) -> None:
+    assert excess(LIMITS, used, cpu_before=10.0) == sentence
+
+
+@pytest.mark.parametrize(
+    ("there", "sentence"),
+    [
+        (Stored(3 << 20, 10), ""),
+        (
+            Stored((3 << 20) + 1, 1),
+            "Stopped: the conversation's files took more than 3 MB. Have some deleted.",
+        ),
+        (Stored(1, 11), "Stopped: the conversation made more than 10 files. Have some deleted."),
+    ],
+)
+def test_so_with_files(there: Stored, sentence: str) -> None:
+    assert overfull(LIMITS, there) == sentence
+
+
+def test_sentences_name_their_limit() -> None:
+    assert too_long(LIMITS) == "Stopped: the turn ran for more than 10 minutes."
+    assert too_much_output(LIMITS) == "Stopped: the turn wrote more than 5 kB."
+
+
+def test_files_are_counted_with_all_below_and_never_through_links(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    (folder / "deep" / "deeper").mkdir(parents=True)
+    (folder / "deep" / "deeper" / "file").write_bytes(b"x" * 10_000)
+    (tmp_path / "foreign").write_bytes(b"x" * 1_000_000)
+    (folder / "link").symlink_to(tmp_path)
+    (folder / "loop").symlink_to(folder)
+    found = stored(folder, LIMITS)
+    assert found.files == 5
+    assert 10_000 <= found.bytes < 200_000
+
+
+def test_a_count_ends_where_it_is_too_much_already(tmp_path: Path) -> None:
+    for number in range(50):
+        (tmp_path / str(number)).touch()
+    assert stored(tmp_path, LIMITS).files == 11
+
+
+def test_what_lay_there_may_be_deleted_and_not_become_more(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / str(number)).touch()
+    watch = Watch(LIMITS, tmp_path)
+    assert watch.overfull() == ""
+    (tmp_path / "0").unlink()
+    assert watch.overfull() == ""
+    for number in range(ROOM.files):
+        (tmp_path / f"the CLI's own {number}").touch()
+    assert watch.overfull() == ""
+    (tmp_path / "20").touch()
+    (tmp_path / "21").touch()
+    assert "more than 10 files" in watch.overfull()
+
+
+def test_files_are_not_counted_all_the_time(tmp_path: Path) -> None:
+    watch = Watch(LIMITS, tmp_path)
+    assert watch.due
+    watch.overfull()
+    assert not watch.due
+
+
+def test_a_turn_is_not_charged_for_the_one_before(tmp_path: Path) -> None:
+    watch = Watch(LIMITS, tmp_path)
+    first, second = (Running(1, 0, 1, cpu) for cpu in (500.0, 591.0))
+    assert watch.excess([first], walled=False) == ""
+    assert "processor time" in watch.excess([second], walled=False)
+    watch.begin_turn()
+    assert watch.excess([second], walled=False) == ""
+
+
+def test_the_hosts_temporary_files_are_nobodys(tmp_path: Path) -> None:
+    """Bubblewrap, while it builds the walls, still has the host's root."""
+    watch = Watch(replace(LIMITS, memory=1 << 30, cpu=1e9, files=0), tmp_path)
+    Path(tempfile.gettempdir(), f"somebodys-{os.getpid()}").touch()
+    try:
+        assert watch.excess(Census().family(os.getpid()), walled=True) == ""
+    finally:
+        Path(tempfile.gettempdir(), f"somebodys-{os.getpid()}").unlink()
+
+
+def test_a_census_finds_children_and_what_they_use() -> None:
+    with subprocess.Popen(["/bin/sh", "-c", "sleep 30 & read -r line"], stdin=subprocess.PIPE) as child:
+        try:
+            family = Census().family(child.pid)
+            while len(family) < 2:
+                family = Census().family(child.pid)
+            assert family[0].pid == child.pid
+            assert all(one.memory() > 0 and one.threads == 1 for one in family)
+        finally:
+            for one in reversed(Census().family(child.pid)):
+                os.kill(one.pid, 9)
+    assert Census().family(child.pid) == []
+
+
+def test_processes_are_counted_only_where_the_count_is_ones_own() -> None:
+    assert "--nproc=1687" in kernel_walls(LIMITS, own_count=True)
+    assert not [wall for wall in kernel_walls(LIMITS, own_count=False) if "nproc" in wall]
