@@ -76,6 +76,7 @@ LOOKS = (
     "run for a in 127.0.0.1/22 169.254.169.254/80 10.0.0.1/80 1.1.1.1/443; do (exec 3<>/dev/tcp/$a); done; true",
     "run find / -path /proc -prune -o \\( -type s -o -type p \\) -print 2>/dev/null; ls -A / /workspace /home",
     "run ls /run /tmp /dev/shm /dev/mqueue 2>&1; ipcs -m | tail -n +4; cat /proc/sysvipc/shm | wc -l",
+    "run (exec 3<>/dev/tcp/{service}); echo asked the service",
     "run getent hosts example.com || echo unresolved; cat /etc/resolv.conf 2>&1; true",
     "run for a in ::1/22 fe80::1/80 192.168.0.1/80 100.100.100.200/80; do (exec 3<>/dev/tcp/$a); done; true",
     "run python3 -c 1 2>/dev/null; ip address 2>&1 | head -3; cat /proc/net/tcp /proc/net/udp | wc -l",
@@ -121,8 +122,11 @@ async def _look(folder: Path, looks: tuple[str, ...]) -> dict[str, object]:
         await say(neighbour, f"write mine.txt: {NEIGHBOUR}")
         spec = LaunchSpec(str(uuid4()), "tenant-a", tools=("Bash", "Read", "Grep", "Write"))
         await say(spec, "write own.txt: its own file")
+        service = model.url.removeprefix("http://").replace(":", "/")
         for look in looks:
-            seen[look] = await say(spec, look.replace("{host_file}", str(host_file)))
+            seen[look] = await say(
+                spec, look.replace("{host_file}", str(host_file)).replace("{service}", service)
+            )
         offered = {tool["name"] for tool in model.requests[-1].body["tools"]}
         sent = [request.headers.get("x-api-key") for request in model.requests if request.method == "POST"]
     await pool.stop_all()

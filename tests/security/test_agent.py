@@ -114,6 +114,14 @@ def test_t14_no_shared_memory_and_no_queue_of_others(agent: Looked) -> None:
     assert CANARY not in shared
 
 
+def test_t15_a_service_that_listens_on_the_hosts_loopback_is_not_there(agent: Looked) -> None:
+    """The model's own server, which the gateway reaches at this very address."""
+    asked = agent.saw("run (exec 3<>")
+    assert "127.0.0.1" in asked
+    assert "connect: Connection refused" in asked
+    assert "asked the service" in asked
+
+
 def test_t15_no_name_resolves_and_no_other_network_is_reached(agent: Looked) -> None:
     assert "unresolved" in agent.saw("run getent")
     reached = agent.saw("run for a in ::1")
