@@ -253,10 +253,15 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
+_SECRETS = [
+    secret
+    for given in (SECRET_KEY, MASTER_KEY, METRICS_TOKEN)
+    for secret in (given, *given.replace(",", " ").split())
+] + [urlsplit(url).password or "" for url in (DATABASE_URL, DATABASE_OWNER_URL, REDIS_URL)]
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{levelname} {name}: {message}", "style": "{"}},
+    "formatters": {"line": {"()": "config.logs.Line", "secrets": _SECRETS}},
     # A 503 is an answer of ours (/ready, while something is missing), not an error to log at each poll.
     "filters": {
         "not_503": {

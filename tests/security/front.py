@@ -29,7 +29,8 @@ class Browser:
         answer = httpx.request(
             method,
             self.web.url + path,
-            data=data,
+            data=None if isinstance(data, str) else data,
+            content=data if isinstance(data, str) else None,
             headers=own | self.proxy | {name.replace("_", "-"): value for name, value in headers.items()},
             timeout=30,
             trust_env=False,
