@@ -158,11 +158,33 @@ class Folders:
         workspace = self.folder(UUID(conversation)) / "workspace"
         return workspace.is_dir() and any(workspace.iterdir())
 
+    def kept(self) -> list[UUID]:
+        """The conversations that have a folder here."""
+        return [
+            UUID(entry.name) for entry in os.scandir(self.root / "c") if entry.is_dir(follow_symlinks=False)
+        ]
+
     def forget(self, conversation: str) -> None:
+        """Delete the conversation's folder, whatever its agent has done to it; nothing where there is none."""
         folder = self.folder(UUID(conversation))
         if folder.exists():
-            self._taken.discard(folder.stat().st_uid)
-            shutil.rmtree(folder)
+            uid = folder.stat().st_uid
+            try:
+                shutil.rmtree(folder)
+            except PermissionError:
+                _open(folder)
+                shutil.rmtree(folder)
+            self._taken.discard(uid)
+
+
+def _open(folder: Path) -> None:
+    """An agent may have closed folders even to its own user; root needs no leave. Follows no link."""
+    folder.chmod(0o700)
+    for path, folders, _files in os.walk(folder):
+        for name in folders:
+            inner = Path(path) / name
+            if not inner.is_symlink():
+                inner.chmod(0o700)
 
 
 def _keep(path: Path, content: bytes) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from time import monotonic
+from uuid import UUID
 
 from claude_agent_sdk import SessionStore
 
@@ -171,6 +172,10 @@ class Pool:
     def has_files(self, conversation: str) -> bool:
         """Whether anything lies in the conversation's workspace on this host."""
         return self._folders.has_files(conversation)
+
+    def kept(self) -> list[UUID]:
+        """The conversations that have a folder on this host."""
+        return self._folders.kept()
 
     def forget(self, conversation: str) -> None:
         """Delete the conversation's folder. Blocks while it deletes; the process must be stopped."""

@@ -21,6 +21,7 @@ from conversations.events import Wire
 from conversations.feeds import Feed
 from conversations.flow import flow_of
 from conversations.models import Turn
+from conversations.nudges import nudge_runners
 from conversations.prompts import is_storable
 from conversations.records import LAST, conversation_record, conversation_summaries, turn_record
 from conversations.turns import Submission, Submitted, draft, submit_turn
@@ -172,6 +173,7 @@ async def delete_conversation(request: HttpRequest, conversation: str) -> Status
     caller = _caller(request)
     await controls.interrupt(caller, conversation)
     await in_tenant(caller.tenant_id, _delete, caller, conversation)
+    await nudge_runners("", "dispose")
     return Status(204, None)
 
 

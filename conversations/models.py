@@ -352,3 +352,19 @@ class MonthSpent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.month} {self.cost_usd}"
+
+
+class Disposal(models.Model):
+    """An order to delete the folder of a conversation that is gone. See `disposals`; the database writes it.
+
+    Belongs to no tenant, since it outlives them, and names nothing but a conversation's id. `runner` is the one
+    that had the files; any other that has a folder of it deletes that as well.
+    """
+
+    conversation = models.UUIDField(primary_key=True)
+    runner = models.CharField(max_length=120, blank=True)
+    ordered_at = models.DateTimeField()
+    done_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return str(self.conversation)

@@ -54,7 +54,7 @@ async def publish(events: Iterable[Wire]) -> None:
 
 
 async def nudge_runners(holder: str, kind: str, **more: str) -> None:
-    """Wake the holder of a conversation, or all runners when it has none. kind: turn, control, warm."""
+    """Wake the holder of a conversation, or all runners when it has none. kind: turn, control, warm, dispose."""
     _outbox().put(runner_group(holder) if holder else ALL_RUNNERS, {"type": f"runner.{kind}", **more})
 
 

@@ -20,7 +20,7 @@ from django.utils.translation import gettext as _
 from redis.exceptions import RedisError
 
 from claude_runner import EngineError, Pool, Proof, RunnerSettings
-from conversations import leases
+from conversations import disposals, leases
 from conversations.accounts import model_addresses_of
 from conversations.hosts import say_alive, say_gone
 from conversations.launch import launch_for_author
@@ -41,6 +41,7 @@ LOOK_SECONDS = 1.0
 RENEW_SECONDS = LEASE.total_seconds() / 4
 FENCE_SECONDS = LEASE.total_seconds() / 2
 LAST_SECONDS = 5.0
+DISPOSE_SECONDS = 5.0
 STARTING_AT_ONCE = 2
 
 
@@ -72,6 +73,7 @@ class Runner:
         self._warming: set[UUID] = set()
         self._others: set[asyncio.Task[Any]] = set()
         self._look = asyncio.Event()
+        self._disposing = asyncio.Event()
         self._draining = asyncio.Event()
         # Held while a conversation is claimed or let go, so that no lease goes under a turn that has just begun.
         self._holding = asyncio.Lock()
@@ -92,6 +94,7 @@ class Runner:
             self._renew,
             self._watch_leases,
             self._watch_walls,
+            self._dispose,
             self.recorder.run,
         ]
         background = [asyncio.create_task(self._forever(loop), name=loop.__name__) for loop in loops]
@@ -325,6 +328,29 @@ class Runner:
         if not task.cancelled() and (error := task.exception()):
             logger.warning("Left undone: %r", error)
 
+    # What was deleted -------------------------------------------------------------------------------------
+
+    async def _dispose(self) -> None:
+        """Delete the folders that were ordered away, and nothing else; see `disposals`."""
+        while True:
+            self._disposing.clear()
+            kept = await asyncio.to_thread(self.pool.kept)
+            ordered = await across_tenants(disposals.ordered_among, kept) if kept else []
+            gone = [conversation for conversation in ordered if await self._dispose_of(conversation)]
+            if gone:
+                await across_tenants(disposals.note_done, self.host.name, gone)
+            await wait_for(self._disposing, DISPOSE_SECONDS)
+
+    async def _dispose_of(self, conversation: UUID) -> bool:
+        self.leases.pop(conversation, None)
+        await self._abandon(conversation)
+        try:
+            await asyncio.to_thread(self.pool.forget, str(conversation))
+        except OSError as error:
+            logger.error("The folder of %s could not be deleted: %s; trying again", conversation, error)
+            return False
+        return True
+
     # What people want -------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
@@ -340,6 +366,8 @@ class Runner:
                     self._look.set()
                 case "runner.control":
                     self._spawn(self._take_controls())
+                case "runner.dispose":
+                    self._disposing.set()
                 case "runner.warm":
                     self._spawn(self._warm(UUID(message["tenant"]), UUID(message["conversation"])))
 

@@ -1,0 +1,43 @@
+"""The end of a tenant, in steps that may each be interrupted and repeated. Nothing brings it back."""
+
+from uuid import UUID
+
+from django.utils import timezone
+
+from conversations.models import Conversation
+from tenants.context import tenant_context
+from tenants.key_parts import destroy_part
+from tenants.models import ApiKey, Invitation, Membership, Tenant
+
+AT_ONCE = 20
+
+
+def shut_out(tenant_id: UUID) -> None:
+    """From here on nobody belongs to it: no sign-in, no key, no invitation; sockets close, no turn is claimed."""
+    with tenant_context(tenant_id):
+        Tenant.objects.for_sealing(tenant_id)
+        Membership.objects.filter(left_at=None).update(left_at=timezone.now())
+        ApiKey.objects.all().delete()
+        Invitation.objects.all().delete()
+
+
+def delete_conversations(tenant_id: UUID) -> list[UUID]:
+    """All, with an order for each folder; those that had one. Their runners stop the processes."""
+    ordered: list[UUID] = []
+    while True:
+        with tenant_context(tenant_id):
+            page = list(Conversation.objects.select_for_update().order_by("id")[:AT_ONCE])
+            Conversation.objects.filter(id__in=[row.id for row in page]).delete()
+        ordered += [row.id for row in page if row.epoch]
+        if not page:
+            return ordered
+
+
+def delete_rest(tenant_id: UUID) -> None:
+    """Its key, then all its rows: cut off in between, the tenant is still there to be deleted, and closed."""
+    destroy_part(tenant_id)
+    with tenant_context(tenant_id):
+        # Who is just adding a row waits here, and then finds no tenant.
+        tenant = Tenant.objects.select_for_update().get(id=tenant_id)
+        Conversation.objects.all().delete()
+        tenant.delete()

@@ -1,0 +1,154 @@
+"""A tenant is deleted (T9): rows, files, keys and live processes are gone, a restored backup's credentials closed.
+
+And the folders of deleted conversations: gone also where their runner was down, and never without an order.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from pytest_django import Settings
+
+from config.embedded.postgres import programs
+from conversations.disposals import ordered_among
+from tenants.master_keys import SecretError
+from tenants.models import SECRET_FIELD, Tenant
+from tenants.secrets import unseal
+from tests.client import Client
+from tests.stack import Installation, Web, eventually
+
+RUNNER = "t9"
+SECRET = "sk-canary-of-the-deleted"
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[tuple[Installation, Web]]:
+    with Installation.standing() as installation:
+        web = installation.web()
+        installation.runner(RUNNER)
+        yield installation, web
+
+
+def folder_of(installation: Installation, conversation: str) -> Path | None:
+    return next((installation.folder / "s").glob(f"*/c/{conversation}"), None)
+
+
+def talk(client: Client, message: str) -> str:
+    """A conversation with a turn that was answered; its id."""
+    with client.socket() as socket:
+        socket.say(message)
+        return str(socket.until_end()[-1]["conversation"])
+
+
+def count_of(installation: Installation, tenant: str) -> dict[str, int]:
+    """Rows that name the tenant, by table."""
+    with psycopg.connect(installation.servers.admin_database_url, dbname="parley", autocommit=True) as admin:
+        tables = admin.execute(
+            "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
+            " WHERE c.relkind = 'r' AND a.attname = 'tenant_id' AND c.relnamespace = 'public'::regnamespace"
+        ).fetchall()
+        counts = {
+            table: admin.execute(f"SELECT count(*) FROM {table} WHERE tenant_id = %s".encode(), [tenant])
+            for (table,) in tables
+        }
+        found = {table: int(count.fetchone()[0]) for table, count in counts.items()}  # type: ignore[index]
+    return {table: count for table, count in found.items() if count}
+
+
+def restored(installation: Installation, dump: bytes, name: str) -> dict[str, tuple[Tenant, UUID, bytes]]:
+    """By slug what a restored backup has: the tenant with its key, and one credential."""
+    url = urlsplit(installation.servers.admin_database_url)
+    with psycopg.connect(url.geturl(), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
+    there = url._replace(path=f"/{name}").geturl()
+    subprocess.run([programs() / "psql", "--quiet", there], input=dump, stdout=subprocess.DEVNULL, check=True)
+    with psycopg.connect(there) as admin:
+        rows = admin.execute(
+            "SELECT t.slug, t.id, t.sealed_key, c.id, c.sealed_secret FROM tenants_tenant t"
+            " JOIN tenants_credential c ON c.tenant_id = t.id"
+        ).fetchall()
+    return {slug: (Tenant(id=id, sealed_key=key), row, sealed) for slug, id, key, row, sealed in rows}
+
+
+def test_t9_nothing_is_left_of_a_deleted_tenant(place: tuple[Installation, Web], settings: Settings) -> None:
+    installation, web = place
+    slug = f"gone-{uuid4().hex[:6]}"
+    founded = json.loads(installation.manage("create_tenant", slug, "--owner", f"{slug}@example.org"))
+    client = installation.client(web, founded["api_key"])
+    endpoint = {"kind": "endpoint", "base_url": installation.model_url, "secret": SECRET, "name": "Its own"}
+    client.post("/v1/credentials", endpoint | {"default": True})
+    conversation = talk(client, "write canary.txt: of the deleted")
+    tenant = str(installation.query("SELECT id FROM tenants_tenant WHERE slug = %s", slug))
+    folder, part = folder_of(installation, conversation), installation.folder / "data/keys/tenants" / tenant
+    assert folder and part.exists() and count_of(installation, tenant)["conversations_event"]
+    others = talk(installation.client(web), "words 3")
+    url = urlsplit(installation.servers.admin_database_url)._replace(path="/parley").geturl()
+    dump = subprocess.run([programs() / "pg_dump", url], capture_output=True, check=True).stdout
+    with client.socket() as socket:
+        socket.say("slow 300 60", conversation)
+        socket.until_text(2)
+        live = installation.runners[RUNNER].family()
+        told = installation.manage("delete_tenant", slug, "--yes")
+    assert "is deleted" in told and "has not answered" not in told
+    assert count_of(installation, tenant) == {}
+    assert not installation.query("SELECT count(*) FROM tenants_tenant WHERE id = %s", tenant)
+    assert not folder.exists() and not part.exists()
+    assert client.call("GET", "/v1/conversations").status_code == 401
+    eventually(lambda: any(not process.is_running() for process in live), 5)
+    assert not any(
+        conversation in " ".join(process.cmdline()) for process in installation.runners[RUNNER].family()
+    )
+    assert folder_of(installation, others), "another tenant's files stay"
+    assert talk(installation.client(web), "words 2")
+    # A backup from before, with today's master key and what lies beside it:
+    settings.MASTER_KEY = installation.environment["MASTER_KEY"]
+    settings.TENANT_KEYS_DIR = installation.folder / "data/keys/tenants"
+    backup = restored(installation, dump, "restored")
+    gone, row, sealed = backup[slug]
+    with pytest.raises(SecretError, match="the tenant was deleted"):
+        unseal(gone, SECRET_FIELD, row, sealed)
+    kept, row, sealed = backup[installation.first_run["tenant"]]
+    assert unseal(kept, SECRET_FIELD, row, sealed) == "offline"
+
+
+def test_t9_a_deletion_that_was_cut_off_is_repeated(place: tuple[Installation, Web]) -> None:
+    installation, web = place
+    slug = f"half-{uuid4().hex[:6]}"
+    founded = json.loads(installation.manage("create_tenant", slug, "--owner", f"{slug}@example.org"))
+    client = installation.client(web, founded["api_key"])
+    client.begin()
+    tenant = str(installation.query("SELECT id FROM tenants_tenant WHERE slug = %s", slug))
+    # As it stands after the key went and before the rows did:
+    (installation.folder / "data/keys/tenants" / tenant).unlink()
+    installation.manage("delete_tenant", slug, "--yes")
+    assert count_of(installation, tenant) == {}
+    assert not installation.query("SELECT count(*) FROM tenants_tenant WHERE id = %s", tenant)
+
+
+def test_t9_a_deleted_conversations_folder_goes_also_when_its_runner_was_down(
+    place: tuple[Installation, Web],
+) -> None:
+    installation, web = place
+    client = installation.client(web)
+    soon, later, kept = (talk(client, f"write {name}.txt: {name}") for name in ("soon", "later", "kept"))
+    assert all(folder_of(installation, conversation) for conversation in (soon, later, kept))
+    assert client.call("DELETE", f"/v1/conversations/{soon}").status_code == 204
+    eventually(lambda: not folder_of(installation, soon), 8)
+    installation.runners.pop(RUNNER).kill()
+    assert client.call("DELETE", f"/v1/conversations/{later}").status_code == 204
+    assert folder_of(installation, later)
+    installation.runner(RUNNER)
+    eventually(lambda: not folder_of(installation, later), 15)
+    assert folder_of(installation, kept)
+    done = "SELECT done_at IS NOT NULL FROM conversations_disposal WHERE conversation = %s"
+    eventually(lambda: installation.query(done, later), 5)
+
+
+def test_t9_without_an_order_nothing_is_deleted(database: None) -> None:
+    """An empty database, or a wrong one, knows none of a runner's folders."""
+    assert ordered_among([uuid4() for _ in range(10)]) == []
