@@ -21,7 +21,7 @@ from conversations.pages import TenantRequest, error_page
 from conversations.surroundings import Surroundings
 from tenants import invitations
 from tenants.errors import ApiError, Conflict
-from tenants.members import change_role, is_last_owner, members_for, remove, right_over
+from tenants.members import change_role, members_for, remove, right_over
 from tenants.models import Membership, User
 from tenants.roles import RIGHTS, Action, Role
 
@@ -120,12 +120,13 @@ def _newcomer(request: HttpRequest, token: str, offer: invitations.Offer) -> Htt
 def _members(request: TenantRequest, form: InvitationForm | None, **more: Any) -> HttpResponse:
     caller = request.caller
     rows = members_for(caller)
+    owners = [row.id for row in rows if row.role == Role.OWNER]
     manages = caller.may(Action.MANAGE_MEMBERS)
     context = {
         "page": Surroundings.of(caller, section="members"),
         "members": rows,
         "changeable": [row.id for row in rows if caller.may(right_over(Role(row.role)))],
-        "last_owner": next((row.id for row in rows if is_last_owner(row.id)), None) if manages else None,
+        "last_owner": owners[0] if len(owners) == 1 else None,
         "roles": [role for role in Role if caller.may(right_over(role))],
         "rights": RIGHTS.values(),
         "invitations": invitations.invitations_for(caller) if manages else [],

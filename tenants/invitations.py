@@ -11,12 +11,14 @@ from uuid import UUID
 
 from allauth.account.models import EmailAddress
 from django.contrib.auth.password_validation import validate_password
+from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
 from django.core.validators import validate_email
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from redis.exceptions import RedisError
 
 from tenants.access import Caller
 from tenants.context import tenant_context
@@ -29,6 +31,8 @@ logger = logging.getLogger("parley.tenants")
 
 GOOD_FOR = timedelta(days=7)
 MOST_OPEN = 200
+MOST_MAILS = 50
+MAILS_IN = timedelta(hours=1)
 LONGEST_TOKEN = 100
 
 
@@ -163,7 +167,12 @@ def accept_as_newcomer(token: str, email: str, name: str, password: str) -> User
 
 
 def send(invitation: Invitation, tenant_name: str, inviter: str, link: str) -> bool:
-    """Mail the link; whether it went out. Takes as long as the mail server: not inside a transaction."""
+    """Mail the link; whether it went out. Takes as long as the mail server: not inside a transaction.
+
+    A tenant mails so many an hour: nobody shall flood others through us.
+    """
+    if not _may_mail(invitation.tenant_id):
+        return False
     subject = _("%(inviter)s invites you to %(tenant)s on Parley")
     text = _(
         "%(inviter)s invites you to join %(tenant)s on Parley as %(role)s.\n\n%(link)s\n\n"
@@ -182,3 +191,14 @@ def send(invitation: Invitation, tenant_name: str, inviter: str, link: str) -> b
         logger.warning("An invitation could not be mailed: %s", error)
         return False
     return True
+
+
+def _may_mail(tenant_id: UUID) -> bool:
+    """Count one more mail; without Redis nobody is refused, as with all rates."""
+    name = f"invitations-mailed:{tenant_id}"
+    try:
+        cache.add(name, 0, MAILS_IN.total_seconds())
+        return cache.incr(name) <= MOST_MAILS
+    except (RedisError, OSError, ValueError) as error:  # ValueError: it has expired in between
+        logger.warning("Mails could not be counted: %s", error)
+        return True

@@ -525,3 +525,20 @@ async def test_a_revoked_key_hears_nothing_more(
     await asyncio.sleep(0.5)
     await sync_to_async(hands.text)("a secret")
     assert [event["seq"] for event in await reading] == [1, 2, 3, 4]
+
+
+async def test_a_silent_stream_says_that_it_lives(
+    program: Program, member: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "ASK_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(api, "KEEP_ALIVE_SECONDS", 0.3)
+    conversation, _question, _hands = await sync_to_async(_with_question)(member)
+    answer = await program.call("GET", f"/conversations/{conversation}/events")
+    chunks: list[bytes] = []
+    async with asyncio.timeout(10), aclosing(answer._iterator), aclosing(answer.streaming_content) as stream:
+        async for chunk in stream:
+            chunks.append(chunk)
+            if chunks.count(b": still here\n\n") == 2:
+                break
+    assert chunks[0] == b": events follow\n\n"
+    assert len([chunk for chunk in chunks if not chunk.startswith(b":")]) == 4

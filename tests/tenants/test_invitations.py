@@ -12,6 +12,7 @@ from django.test import Client
 from django.utils import timezone
 
 from config.readers import mailer
+from tenants import invitations
 from tenants.authentication import memberships_of
 from tenants.context import across_tenants, tenant_context
 from tenants.errors import ApiError, Conflict, InvalidRequest, NotFound, PermissionDenied
@@ -230,6 +231,21 @@ async def test_members_and_invitations_over_the_api(
     assert await Program(member.key).refused("GET", "/members") == (401, "authentication_error")
     last = f"/members/{owner.membership.id}"
     assert await api.refused("DELETE", last) == (409, "invalid_request_error")
+
+
+def test_a_tenant_mails_so_many_an_hour(
+    house: House, stranger: Person, mailoutbox: list[EmailMessage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invitations, "MOST_MAILS", 2)
+
+    def mailed(person: Person) -> bool:
+        with tenant_context(person.caller.tenant_id):
+            made, _token = invite(person.caller, "viewer", fresh_email())
+        return invitations.send(made, "Acme", "Ada", "https://example.org")
+
+    assert [mailed(house.owner) for _ in range(3)] == [True, True, False]
+    assert mailed(stranger)
+    assert len(mailoutbox) == 3
 
 
 async def test_a_mail_that_does_not_go_out_leaves_the_link(owner: Person, settings: Any) -> None:

@@ -8,9 +8,11 @@ import pytest
 
 from tenants.authentication import memberships_of
 from tenants.context import in_tenant, tenant_context
+from tenants.credentials import credential_for
+from tenants.drafts import CredentialDraft
 from tenants.errors import ApiError, AuthenticationError, Conflict, InvalidRequest, NotFound, PermissionDenied
 from tenants.members import change_role, members_for, remove
-from tenants.models import Membership
+from tenants.models import Credential, Membership
 from tenants.roles import Role
 from tests.cast import House, Person
 
@@ -124,3 +126,14 @@ async def test_two_owners_at_once_do_not_leave_none(house: House, change: Change
         return Membership.objects.current().filter(role=Role.OWNER).count()
 
     assert await in_tenant(house.id, owners) == 1
+
+
+def test_who_has_left_has_nobody_pay_for_them(house: House) -> None:
+    """Not even the tenant, whose credential everybody else uses."""
+    draft = CredentialDraft.checked(name="Ours", kind="api_key", secret="sk-ours-1234")
+    with tenant_context(house.id):
+        Credential.objects.all().create_for(house.owner.caller, draft, default=True)
+        assert credential_for(house.id, house.member.membership.id).secret == "sk-ours-1234"
+        remove(house.owner.caller, house.member.membership.id)
+        with pytest.raises(AuthenticationError, match="any more"):
+            credential_for(house.id, house.member.membership.id)
