@@ -55,10 +55,11 @@ DEEDS = {
     "small files": f"seq 4000 | xargs touch; sleep {LONG}",
     "small files in /tmp": f"cd /tmp; seq 4000 | xargs touch; sleep {LONG}",
     "processor": f"while :; do :; done & while :; do :; done; : {LONG}",
-    "a turn without an end": f"sleep {LONG}",
+    "a turn without an end": f"sleep {10 * LONG}",
     "a daemon": f"{DAEMON}; echo started",
     "a bomb of daemons": f"for i in 1 2 3 4 5 6 7 8; do {DAEMON}; done; echo started",
 }
+LONGEST = "a turn without an end"
 
 
 @dataclass
@@ -118,7 +119,7 @@ def _command(pid: int) -> str:
 
 
 def _is_deed(command: str) -> bool:
-    return str(LONG) in command and "tests.security" not in command
+    return f"{LONG}" in command and f"{10 * LONG}" not in command and "tests.security" not in command
 
 
 def _host(folder: Path) -> RunnerSettings:
@@ -138,8 +139,12 @@ async def _gorge(folder: Path, deeds: dict[str, str], tier: Tier | None = None) 
         neighbour, store = LaunchSpec(str(uuid4()), "tenant-b"), InMemorySessionStore()
         await glutton.say(neighbour, store, "write mine.txt: mine")
         before = pool._processes[neighbour.conversation].pid
+        # The longest goes on beside all others.
+        waits = asyncio.create_task(glutton.does(deeds[LONGEST])) if LONGEST in deeds else None
         for name, deed in deeds.items():
-            did[name] = await glutton.does(deed)
+            did[name] = await glutton.does(deed) if name != LONGEST else Did()
+        if waits is not None:
+            did[LONGEST] = await waits
         answer = await glutton.say(neighbour, store, "run cat mine.txt")
         same = pool._processes[neighbour.conversation].pid == before
     await pool.stop_all()
