@@ -36,15 +36,16 @@ from tests.purse import Purse
 LIMITS = Limits(
     memory=700 << 20,
     processes=250,
-    cpu=3.0,
+    cpu=5.0,
     disk=100 << 20,
-    files=2_500,
+    files=1_500,
     file=300 << 20,
     turn=14.0,
 )
 # A daemon as they are made: its own session, its parent gone, deaf, its environment emptied.
 # No process of anybody else sleeps just so long.
 LONG = 10**6 + os.getpid()
+LONGER = 10**7 + os.getpid()
 DAEMON = f"(trap '' HUP TERM INT; env -i setsid /bin/sh -c '(sleep {LONG} &)' </dev/null >/dev/null 2>&1 &)"
 DEEDS = {
     "fork bomb": f"bomb() {{ bomb | bomb & }}; bomb; sleep {LONG}",
@@ -52,10 +53,10 @@ DEEDS = {
     "memory in /tmp": f"for i in 1 2 3; do head -c 280M /dev/zero >/tmp/full$i; done; sleep {LONG}",
     "disk": f"head -c 130M /dev/zero >full; sleep {LONG}",
     "one file": "head -c 400M /dev/zero >/tmp/full || echo refused; rm /tmp/full",
-    "small files": f"seq 4000 | xargs touch; sleep {LONG}",
-    "small files in /tmp": f"cd /tmp; seq 4000 | xargs touch; sleep {LONG}",
-    "processor": f"while :; do :; done & while :; do :; done; : {LONG}",
-    "a turn without an end": f"sleep {10 * LONG}",
+    "small files": f"seq 2500 | xargs touch; sleep {LONG}",
+    "small files in /tmp": f"cd /tmp; seq 2500 | xargs touch; sleep {LONG}",
+    "processor": f"while :; do :; done & while :; do :; done; sleep {LONG}",
+    "a turn without an end": f"sleep {LONGER}",
     "a daemon": f"{DAEMON}; echo started",
     "a bomb of daemons": f"for i in 1 2 3 4 5 6 7 8; do {DAEMON}; done; echo started",
 }
@@ -96,19 +97,21 @@ class Glutton:
         spec, store = LaunchSpec(str(uuid4()), "tenant-a"), InMemorySessionStore()
         did = await self.say(spec, store, f"run {deed}")
         await asyncio.sleep(1)
-        did.left = self._left(spec)
+        did.left = self._left(spec, LONGER if f"sleep {LONGER}" in deed else LONG)
         did.next = (await self.say(spec, store, "run echo still here")).output.strip()
         await self._pool.stop(spec.conversation)
         return did
 
-    def _left(self, spec: LaunchSpec) -> list[str]:
+    def _left(self, spec: LaunchSpec, number: int) -> list[str]:
         """What still runs of its deed, wherever it went: below the CLI, or anywhere with our number."""
         process = self._pool._processes.get(spec.conversation)
         family = Census().family(process.pid) if process is not None and process.pid else []
         below = [_command(one.pid) for one in family]
         anywhere = [_command(int(name)) for name in os.listdir("/proc") if name.isdigit()]
         tools = ("/bin/bash -c", "sleep", "perl", "head", "xargs", "touch")
-        return [one for one in below if one.startswith(tools)] + [one for one in anywhere if _is_deed(one)]
+        return [one for one in below if one.startswith(tools)] + [
+            one for one in anywhere if _is_deed(one, number)
+        ]
 
 
 def _command(pid: int) -> str:
@@ -118,8 +121,8 @@ def _command(pid: int) -> str:
         return ""
 
 
-def _is_deed(command: str) -> bool:
-    return f"{LONG}" in command and f"{10 * LONG}" not in command and "tests.security" not in command
+def _is_deed(command: str, number: int) -> bool:
+    return f"sleep {number}" in command and "tests.security" not in command
 
 
 def _host(folder: Path) -> RunnerSettings:
