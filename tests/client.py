@@ -116,6 +116,14 @@ class Socket:
         """All frames up to the end of this many turns."""
         return self.until(*ENDS, seconds=seconds, count=turns)
 
+    def until_end_allowing(self, seconds: float = 40) -> list[Event]:
+        """All frames up to the turn's end, with a yes to each question on the way."""
+        heard = self.until(*ENDS, "permission.requested", seconds=seconds)
+        while heard[-1]["type"] not in ENDS:
+            self.send("permission", request=heard[-1]["request"], decision="allow")
+            heard += self.until(*ENDS, "permission.requested", seconds=seconds)
+        return heard
+
     def until_text(self, words: int, seconds: float = 20) -> list[Event]:
         """All frames until this many words were said."""
         heard: list[Event] = []

@@ -85,13 +85,13 @@ class Scene:
                 "run env; tr '\\0' '\\n' < /proc/self/environ; grep -rsa canary- / --exclude-dir=proc",
                 self.others,
             )
-            looked = socket.until_end(60)
+            looked = socket.until_end_allowing(60)
         self.seen = self.heard = json.dumps(looked)
 
     def _talk(self, client: Client, message: str, conversation: str | None = None) -> str:
         with client.socket() as socket:
             socket.say(message, conversation)
-            end = socket.until_end()[-1]
+            end = socket.until_end_allowing()[-1]
         assert end["type"] == "turn.completed", end
         return str(end["conversation"])
 
