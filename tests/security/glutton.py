@@ -40,7 +40,7 @@ LIMITS = Limits(
     disk=100 << 20,
     files=1_500,
     file=300 << 20,
-    turn=14.0,
+    turn=25.0,
 )
 # A daemon as they are made: its own session, its parent gone, deaf, its environment emptied.
 # No process of anybody else sleeps just so long.

@@ -67,7 +67,7 @@ REASONS = {
     "small files": "Stopped: the conversation made more than 1,500 files. Have some deleted.",
     "small files in /tmp": "Stopped: the conversation made more than 1,500 temporary files.",
     "processor": "Stopped: the turn used more than 5 seconds of processor time.",
-    "a turn without an end": "Stopped: the turn ran for more than 14 seconds.",
+    "a turn without an end": "Stopped: the turn ran for more than 25 seconds.",
 }
 
 
