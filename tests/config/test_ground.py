@@ -21,7 +21,7 @@ def ground(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]
 def test_it_says_how_it_is_used() -> None:
     refused = ground()
     assert refused.returncode != 0
-    assert "run | check | test | bench" in refused.stderr
+    assert "run | check | test | mutate | bench" in refused.stderr
 
 
 def test_only_known_tests_are_left_out() -> None:
