@@ -3,6 +3,7 @@
 A key's tenant is its own; a session acts in the tenant that the request names.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -14,7 +15,7 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth.models import AnonymousUser
-from django.db import connection
+from django.db import Error, connection
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
@@ -23,6 +24,8 @@ from tenants.context import across_tenants, tenant_context
 from tenants.errors import AuthenticationError, InvalidRequest, NotFound
 from tenants.models import ApiKey, User, digest_of, was_just_used
 from tenants.roles import Role
+
+logger = logging.getLogger("parley.tenants")
 
 LONGEST_KEY = 200
 
@@ -101,8 +104,7 @@ def caller_for_key(key: str, tenant: str | None = None) -> Caller:
     if tenant and tenant != row["tenant_slug"]:
         raise NotFound(_("There is no such tenant."))
     if not was_just_used(row["last_used_at"]):
-        with tenant_context(row["tenant_id"]):
-            ApiKey(id=row["key_id"]).mark_used()
+        _note_use(row["tenant_id"], row["key_id"])
     return Caller(
         tenant_id=row["tenant_id"],
         tenant_slug=row["tenant_slug"],
@@ -113,6 +115,15 @@ def caller_for_key(key: str, tenant: str | None = None) -> Caller:
         via="key",
         key_id=row["key_id"],
     )
+
+
+def _note_use(tenant: UUID, key: UUID) -> None:
+    try:
+        with tenant_context(tenant):
+            ApiKey(id=key).mark_used()
+    except Error as error:
+        # A database that takes no writes is no reason to turn a reader away.
+        logger.warning("When a key was used could not be noted: %s", error)
 
 
 def caller_for_session(user: User | AnonymousUser, tenant: str | None = None) -> Caller:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -29,6 +31,14 @@ from tenants.rotation import all_tenants
 from tests.cast import House, Person
 from tests.conversations.stage import Hands, say
 from tests.servers import TestServers
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A short folder that other uids may pass through, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="p-", dir="/tmp") as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
 
 
 def talk(person: Person) -> Hands:
@@ -141,21 +151,19 @@ assert folders.kept() == [] and not place.folder.exists()
 """
 
 
-def test_a_folder_goes_though_its_agent_closed_it(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o777 if folder == tmp_path else 0o755)
+def test_a_folder_goes_though_its_agent_closed_it(short: Path) -> None:
     subprocess.run(
-        [sys.executable, "-c", CLOSED, str(tmp_path / "s"), str(uuid4())],
+        [sys.executable, "-c", CLOSED, str(short / "s"), str(uuid4())],
         check=True,
         env={"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
     )
 
 
-def test_a_link_out_of_a_folder_deletes_nothing_outside(tmp_path: Path) -> None:
-    outside, conversation = tmp_path / "outside", UUID(int=7)
+def test_a_link_out_of_a_folder_deletes_nothing_outside(short: Path) -> None:
+    outside, conversation = short / "outside", UUID(int=7)
     outside.mkdir()
     (outside / "kept").write_text("kept")
-    folders = Folders(RunnerSettings(tmp_path / "s"))
+    folders = Folders(RunnerSettings(short / "s"))
     place = folders.place(str(conversation))
     (place.workspace / "out").symlink_to(outside)
     folders.forget(str(conversation))

@@ -117,10 +117,14 @@ MUTATIONS = (
     off(
         "no bubblewrap around the agent",
         f"{SANDBOX}::test_only_its_own_files_are_inside",
-        ("claude_runner/sandbox.py", "    if tier is Tier.NONE:\n        argv", "    if tier:\n        argv"),
         (
             "claude_runner/sandbox.py",
-            "    if tier is Tier.NONE:\n        return Inside",
+            "    if tier in UNWALLED:\n        argv",
+            "    if tier:\n        argv",
+        ),
+        (
+            "claude_runner/sandbox.py",
+            "    if tier in UNWALLED:\n        return Inside",
             "    if tier:\n        return Inside",
         ),
     ),

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.http import HttpRequest
 from django.test import RequestFactory
 from django.utils import timezone
@@ -42,6 +43,16 @@ def test_a_key_acts_as_its_member(house: House) -> None:
     assert (caller.tenant_id, caller.tenant_slug) == (house.id, house.slug)
     assert (caller.member_id, caller.user_id) == (house.member.membership.id, house.member.user.id)
     assert (caller.role, caller.via, caller.scopes) == (Role.MEMBER, "key", ALL_SCOPES)
+
+
+def test_a_key_opens_what_can_be_read_while_the_database_takes_no_writes(house: House) -> None:
+    key = house.member.key
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+        try:
+            assert caller_for_key(key).member_id == house.member.membership.id
+        finally:
+            cursor.execute("SET default_transaction_read_only = off")
 
 
 def test_a_keys_scopes_narrow_what_its_member_may(house: House) -> None:
