@@ -166,6 +166,30 @@ def test_no_image_of_the_model_loads_by_itself(visit: Visit) -> None:
     assert not [url for url in person.asked if "elsewhere" in url]
 
 
+HOSTILE = (
+    '<script>window.hit=1</script><img src=https://elsewhere.example/b.png onerror="window.hit=1">'
+    "<a href='javascript:window.hit=1'>x</a>\u202egnp.exe\x1b[2J"
+)
+
+
+def test_t21_hostile_words_of_model_and_tools_do_nothing(visit: Visit) -> None:
+    """In the title, the prompt, a tool's line, its output and the answer, as they stream and after a reload."""
+    person = visit()
+    person.say(f"run printf %s '{HOSTILE.replace(chr(39), chr(34))}'")
+    person.ends()
+    person.say(f"echo {HOSTILE}")
+    person.ends(turns=2)
+    for _again in range(2):
+        assert person.page.evaluate("() => window.hit") is None
+        assert not [url for url in person.asked if "elsewhere" in url]
+        assert not person.page.locator("#thread img, #thread iframe, #thread a[href^=javascript]").count()
+        shown = person.page.content() + person.page.title()
+        assert "\u202e" not in shown and "\x1b" not in shown
+        assert "<script>window.hit=1</script>" in person.page.locator("#thread").inner_text(), "it is shown"
+        person.page.reload()
+        person.is_connected()
+
+
 def test_on_paper_there_is_only_the_conversation(visit: Visit) -> None:
     person = visit()
     person.say("echo on paper")
