@@ -182,10 +182,10 @@ def test_t21_hostile_words_of_model_and_tools_do_nothing(visit: Visit) -> None:
     for _again in range(2):
         assert person.page.evaluate("() => window.hit") is None
         assert not [url for url in person.asked if "elsewhere" in url]
-        assert not person.page.locator("#thread img, #thread iframe, #thread a[href^=javascript]").count()
+        assert not person.page.locator(".turn img, .turn iframe, .turn a[href^=javascript]").count()
         shown = person.page.content() + person.page.title()
         assert "\u202e" not in shown and "\x1b" not in shown
-        assert "<script>window.hit=1</script>" in person.page.locator("#thread").inner_text(), "it is shown"
+        assert "<script>window.hit=1</script>" in "".join(person.page.locator(".turn").all_inner_texts())
         person.page.reload()
         person.is_connected()
 
