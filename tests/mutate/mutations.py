@@ -158,7 +158,7 @@ MUTATIONS = (
     ),
     off(
         "no filter of system calls",
-        "tests/security/test_agent.py::test_t17_system_calls_into_the_kernel_and_other_processes_are_refused",
+        f"{SANDBOX}::test_the_strongest_tier_is_proved",
         ("claude_runner/sandbox.py", '        *("--seccomp", str(CALLS_FD)),\n', ""),
     ),
     off(
