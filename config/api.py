@@ -16,10 +16,13 @@ from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 
 from conversations.api import router as conversations_router
+from tenants import audit
 from tenants.access import Caller
 from tenants.api import router as tenants_router
 from tenants.api_keys import router as api_keys_router
+from tenants.audit_api import router as audit_router
 from tenants.authentication import caller_for_request
+from tenants.context import across_tenants
 from tenants.errors import ApiError, InvalidRequest, NotFound, PermissionDenied, TooLarge
 from tenants.origins import is_foreign
 from tenants.people_api import router as people_router
@@ -52,6 +55,7 @@ api.add_router("", conversations_router)
 api.add_router("", tenants_router)
 api.add_router("", people_router)
 api.add_router("", api_keys_router)
+api.add_router("", audit_router)
 
 
 def _answer(request: HttpRequest, error: ApiError) -> HttpResponse:
@@ -120,14 +124,31 @@ def api_errors(
     if iscoroutinefunction(get_response):
 
         async def later(request: HttpRequest) -> HttpResponseBase:
-            return _in_shape(request, await get_response(request))
+            answer = _in_shape(request, await get_response(request))
+            if _is_refused(request, answer):
+                await across_tenants(_note_refusal, request, answer)
+            return answer
 
         return later
 
     def now(request: HttpRequest) -> HttpResponseBase:
-        return _in_shape(request, get_response(request))
+        answer = _in_shape(request, get_response(request))
+        if _is_refused(request, answer):
+            _note_refusal(request, answer)
+        return answer
 
     return now
+
+
+def _note_refusal(request: HttpRequest, answer: HttpResponseBase) -> None:
+    """What a caller of the API may not, or what is not there for them, stands in their tenant's audit."""
+    assert request.resolver_match
+    about = audit.object_of(request.resolver_match.kwargs)
+    audit.note_refusal(request.auth, audit.call_of(request), answer.status_code, about)  # type: ignore[attr-defined]
+
+
+def _is_refused(request: HttpRequest, answer: HttpResponseBase) -> bool:
+    return answer.status_code in audit.REFUSALS and isinstance(getattr(request, "auth", None), Caller)
 
 
 def _in_shape(request: HttpRequest, answer: HttpResponseBase) -> HttpResponseBase:

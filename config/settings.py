@@ -116,6 +116,9 @@ KEY_SOCKETS = env.int("KEY_SOCKETS", default=100)
 KEY_SOCKETS_PER_SECOND = env.int("KEY_SOCKETS_PER_SECOND", default=20)
 KEY_MESSAGES_PER_SECOND = env.int("KEY_MESSAGES_PER_SECOND", default=20)
 
+# How many refusals of one member a minute are kept in the audit; those beyond are counted nowhere.
+AUDIT_REFUSALS_PER_MINUTE = env.int("AUDIT_REFUSALS_PER_MINUTE", default=60)
+
 # Mail -----------------------------------------------------------------------------------------------------
 # Invitations go out by it. At home they are written to the output of `web`; in production their links must not be.
 _MAIL = "smtp://localhost:25" if PUBLIC_URL.startswith("https://") else "consolemail://"

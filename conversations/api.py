@@ -26,10 +26,11 @@ from conversations.prompts import is_storable
 from conversations.records import LAST, conversation_record, conversation_summaries, turn_record
 from conversations.turns import Submission, Submitted, draft, submit_turn
 from tenants.access import Caller
+from tenants.acts import Act
 from tenants.authentication import caller_for_request
 from tenants.context import in_tenant
 from tenants.errors import TYPES, ApiError, Conflict, InvalidRequest, NotFound
-from tenants.models import uuid_of
+from tenants.models import AuditEvent, uuid_of
 
 logger = logging.getLogger("parley.api")
 
@@ -343,4 +344,6 @@ def _read(caller: Caller, conversation: str) -> Record:
 
 
 def _delete(caller: Caller, conversation: str) -> None:
-    conversation_for(caller, conversation, "moderating", lock=True).delete()
+    row = conversation_for(caller, conversation, "moderating", lock=True)
+    AuditEvent.objects.note(caller.tenant_id, Act.CONVERSATION_DELETED, caller, row.id, shared=row.is_shared)
+    row.delete()

@@ -91,7 +91,7 @@ def api_key(request: TenantRequest, slug: str, key_id: UUID) -> HttpResponse:
         row = ApiKey.objects.all().of(request.caller, key_id, writing=True)
         return _page(request, ApiKeyForm(), row.rotate(request.caller, form.cleaned_data["overlap"]))
     found = ApiKey.objects.all().of(request.caller, key_id)
-    found.delete()
+    found.revoke(request.caller)
     messages.success(request, _("%(name)s was revoked. Nobody can use it any more.") % {"name": found.name})
     return redirect("api_keys", slug)
 

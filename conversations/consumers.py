@@ -26,9 +26,10 @@ from conversations.nudges import nudge_runners
 from conversations.people import People
 from conversations.rendering import Thread
 from conversations.turns import Submission, draft, submit_turn
+from tenants import audit
 from tenants.access import Caller
 from tenants.authentication import caller_for_scope, has_key, headers_of
-from tenants.context import in_tenant
+from tenants.context import across_tenants, in_tenant
 from tenants.errors import ApiError, AuthenticationError, InvalidRequest, NotFound
 from tenants.origins import is_ours
 from tenants.rates import rates
@@ -165,10 +166,16 @@ class ChatConsumer(AsyncWebsocketConsumer):
         except AuthenticationError as error:
             await self.show_out(error)
         except ApiError as error:
+            await self.note_refusal(frame, error)
             await self.say(error_frame(error) | subject_of(frame))
         except Error:
             logger.exception("A command failed in the database")
             await self.say(error_frame(ApiError(_("The database did not answer. Try again in a moment."))))
+
+    async def note_refusal(self, frame: Frame, error: ApiError) -> None:
+        if error.status in audit.REFUSALS:
+            call, about = f"socket {frame['type']}", audit.object_of(named_by(frame))
+            await across_tenants(audit.note_refusal, self.caller, call, error.status, about)
 
     async def subscribe(self, frame: Frame) -> None:
         after = frame.get("after")
@@ -317,6 +324,11 @@ def parsed(text: str | None) -> Frame:
             _("type is one of: %(known)s.") % {"known": ", ".join(sorted(ChatConsumer.commands))}
         )
     return frame
+
+
+def named_by(frame: Frame) -> Frame:
+    """The objects that a frame names."""
+    return {name: frame.get(name) for name in ("conversation", "request", "assistant")}
 
 
 def subject_of(frame: Frame) -> Frame:

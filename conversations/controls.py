@@ -14,9 +14,10 @@ from conversations.nudges import nudge_runners, publish
 from conversations.prompts import is_storable
 from conversations.turns import check_options
 from tenants.access import Caller
+from tenants.acts import Act
 from tenants.context import in_tenant
 from tenants.errors import Conflict, InvalidRequest
-from tenants.models import Membership
+from tenants.models import AuditEvent, Membership
 
 DECISIONS = ("allow", "allow_always", "deny")
 
@@ -115,6 +116,9 @@ def _answer(caller: Caller, request_id: object, decision: str, message: str) -> 
     request.save(update_fields=["decision", "decided_by", "decided_at"])
     says = {"request": str(request.id), "decision": decision, "message": message, "by": str(caller.member_id)}
     _ask(request.conversation, Control.Kind.PERMISSION, says, request.turn_id)
+    AuditEvent.objects.note(
+        caller.tenant_id, Act.PERMISSION_ANSWERED, caller, request.conversation_id, decision=decision
+    )
     return request.conversation.holder
 
 
@@ -143,6 +147,8 @@ def change_now(caller: Caller, conversation_id: object, wanted: Change) -> list[
         changed["archived"] = wanted.archived
     if wanted.shared is not None and wanted.shared != conversation.is_shared:
         conversation.is_shared = changed["shared"] = wanted.shared
+        act = Act.CONVERSATION_SHARED if wanted.shared else Act.CONVERSATION_UNSHARED
+        AuditEvent.objects.note(caller.tenant_id, act, caller, conversation.id)
     if not changed:
         return []
     conversation.save(update_fields=["title", "archived_at", "is_shared"])

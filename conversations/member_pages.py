@@ -20,9 +20,10 @@ from conversations.models import Conversation
 from conversations.pages import TenantRequest, error_page
 from conversations.surroundings import Surroundings
 from tenants import invitations
+from tenants.acts import Act
 from tenants.errors import ApiError, Conflict
 from tenants.members import change_role, members_for, remove, right_over
-from tenants.models import Membership, User
+from tenants.models import AuditEvent, Membership, User
 from tenants.roles import RIGHTS, Action, Role
 
 
@@ -147,9 +148,13 @@ def _former(wanted: bool) -> list[dict[str, Any]]:
 
 def _clear(request: TenantRequest, member_id: UUID) -> None:
     request.caller.require(Action.CLEAR_LEFT_CONVERSATIONS)
-    gone = Conversation.objects.filter(author_id=member_id, author__left_at__isnull=False)
+    gone = list(Conversation.objects.filter(author_id=member_id, author__left_at__isnull=False))
     for conversation in gone:
         conversation.delete()
+    tenant_id = request.caller.tenant_id
+    AuditEvent.objects.note(
+        tenant_id, Act.CONVERSATIONS_CLEARED, request.caller, member_id, conversations=len(gone)
+    )
     messages.success(request, _("Their conversations were deleted."))
 
 

@@ -27,6 +27,7 @@ from conversations.rendering import Thread
 from conversations.starters import starters_for
 from conversations.surroundings import Surroundings, grouped
 from tenants.access import Caller
+from tenants.acts import Act
 from tenants.authentication import memberships_of
 from tenants.errors import ApiError, NotFound, PermissionDenied
 from tenants.models import Credential, User
@@ -133,11 +134,12 @@ def credential(request: TenantRequest, slug: str, credential_id: UUID) -> HttpRe
     found = Credential.objects.all().of(request.caller, credential_id, writing=True)
     if request.POST.get("act") == "default":
         found.make_default()
+        found.note(Act.CREDENTIAL_CHANGED, request.caller, changed=["default"])
         messages.success(request, _("%(name)s is used from the next message on.") % {"name": found.name})
     elif request.POST.get("name", "").strip() != found.name:
         return _credentials(request, CredentialForm(request.caller), delete_failed=found.id)
     else:
-        found.delete()
+        found.forget(request.caller)
         messages.success(request, _("%(name)s was deleted.") % {"name": found.name})
     return redirect("credentials", slug)
 

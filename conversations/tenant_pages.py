@@ -24,6 +24,7 @@ def tenant_settings(request: TenantRequest, slug: str) -> HttpResponse:
     form = LeastTierForm(request.POST or None, instance=tenant)
     if request.method == "POST" and form.is_valid():
         tenant.save(update_fields=["least_tier"])
+        tenant.note_change(request.caller, form.changed_data)
         messages.success(request, _("It counts from the next turn on."))
         return redirect("tenant_settings", slug)
     context = {

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
+from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -15,7 +16,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 from django.views.decorators.http import require_POST
 
-from tenants.models import ApiKey, Credential, Membership, Tenant, User
+from tenants.acts import Act
+from tenants.audit import note_of_account
+from tenants.authentication import memberships_of
+from tenants.models import ApiKey, AuditEvent, Credential, Membership, Tenant, User
 from tenants.platform import PlatformAdmin, TenantRowAdmin, choose, tenants_like
 
 
@@ -34,6 +38,18 @@ class UserAdmin(PlatformAdmin):
         """Nobody locks themselves out."""
         fixed = super().get_readonly_fields(request, obj)
         return [*fixed, "is_active", "is_staff"] if obj == request.user else fixed
+
+    def save_model(self, request: HttpRequest, obj: User, form: "ModelForm[User]", change: bool) -> None:
+        # Who may not sign in belongs nowhere, as that function sees it.
+        before = memberships_of(obj)
+        super().save_model(request, obj, form, change)
+        told = {
+            name: form.cleaned_data[name] for name in ("is_active", "is_staff") if name in form.changed_data
+        }
+        if told:
+            assert isinstance(request.user, User)
+            everywhere = [membership.as_caller() for membership in before or memberships_of(obj)]
+            note_of_account(everywhere, Act.ACCOUNT_CHANGED, request.user, **told)
 
 
 @admin.register(Tenant)
@@ -65,6 +81,11 @@ class TenantAdmin(TenantRowAdmin):
             "tenants": tenants_like(query),
         }
         return TemplateResponse(request, "admin/tenants.html", context)
+
+    def save_model(self, request: HttpRequest, obj: Tenant, form: "ModelForm[Tenant]", change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        assert isinstance(request.user, User)
+        obj.note_change(request.user, form.changed_data)
 
     def choose(self, request: HttpRequest, tenant_id: UUID) -> HttpResponse:
         """From now on this browser looks into this tenant."""
@@ -108,3 +129,13 @@ class CredentialAdmin(TenantRowAdmin):
 class ApiKeyAdmin(TenantRowAdmin):
     fields = ("name", "prefix", "scopes", "expires_at", "last_used_at", "created_at")
     list_display = ("name", "prefix", "scopes", "expires_at", "last_used_at")
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(TenantRowAdmin):
+    """To look at; nobody changes it, not even here."""
+
+    fields = ("number", "at", "act", "via", "actor_id", "key_id", "about", "details")
+    list_display = ("number", "at", "act", "via", "actor_id", "about", "details")
+    list_filter = ("act", "via")
+    ordering = ("-number",)

@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 from ninja import Router, Schema, Status
 
 from tenants.access import Caller
+from tenants.acts import Act
 from tenants.context import in_tenant
 from tenants.drafts import CredentialDraft, checked_name, checked_secret
 from tenants.errors import InvalidRequest
@@ -133,6 +134,8 @@ def _change(caller: Caller, credential: str, body: CredentialChange, base_url: s
     row.save(update_fields=["name", "base_url", "sealed_secret", "last4", "state", "is_default"])
     if body.default:
         row.make_default()
+    changed = sorted(body.dict(exclude_unset=True, exclude_none=True))
+    row.note(Act.CREDENTIAL_CHANGED, caller, changed=changed)
     return credential_record(row)
 
 
@@ -145,4 +148,4 @@ def _move(row: Credential, base_url: str, secret: str | None) -> None:
 
 
 def _delete(caller: Caller, credential: str) -> None:
-    Credential.objects.of(caller, credential, writing=True).delete()
+    Credential.objects.of(caller, credential, writing=True).forget(caller)

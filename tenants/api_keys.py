@@ -133,4 +133,4 @@ def _rotate(caller: Caller, key: str, body: Rotation) -> Record:
 
 def _revoke(caller: Caller, key: str) -> None:
     caller.require(Action.KEEP_KEYS)
-    ApiKey.objects.of(caller, key).delete()
+    ApiKey.objects.of(caller, key).revoke(caller)

@@ -20,6 +20,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
 from tenants.access import Caller
+from tenants.audit import note_refusal_of_tenant
 from tenants.context import across_tenants, tenant_context
 from tenants.errors import AuthenticationError, InvalidRequest, NotFound
 from tenants.models import ApiKey, User, digest_of, was_just_used
@@ -28,6 +29,8 @@ from tenants.roles import Role
 logger = logging.getLogger("parley.tenants")
 
 LONGEST_KEY = 200
+# The call, in the audit, of who names a tenant that is not theirs.
+NAMED = "?tenant="
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +104,7 @@ def caller_for_key(key: str, tenant: str | None = None) -> Caller:
     if not rows:
         raise AuthenticationError(_("This API key is not valid (any more)."))
     row = rows[0]
-    if tenant and tenant != row["tenant_slug"]:
-        raise NotFound(_("There is no such tenant."))
-    if not was_just_used(row["last_used_at"]):
-        _note_use(row["tenant_id"], row["key_id"])
-    return Caller(
+    caller = Caller(
         tenant_id=row["tenant_id"],
         tenant_slug=row["tenant_slug"],
         member_id=row["member_id"],
@@ -115,6 +114,12 @@ def caller_for_key(key: str, tenant: str | None = None) -> Caller:
         via="key",
         key_id=row["key_id"],
     )
+    if tenant and tenant != caller.tenant_slug:
+        note_refusal_of_tenant([caller], NAMED)
+        raise NotFound(_("There is no such tenant."))
+    if not was_just_used(row["last_used_at"]):
+        _note_use(caller.tenant_id, row["key_id"])
+    return caller
 
 
 def _note_use(tenant: UUID, key: UUID) -> None:
@@ -130,10 +135,11 @@ def caller_for_session(user: User | AnonymousUser, tenant: str | None = None) ->
     """The member that a signed-in person is in `tenant`, which may be left out when there is only one."""
     if not isinstance(user, User) or not user.is_active:
         raise AuthenticationError
-    found = memberships_of(user)
+    found = everywhere = memberships_of(user)
     if tenant:
         found = [membership for membership in found if membership.tenant_slug == tenant]
         if not found:
+            note_refusal_of_tenant([membership.as_caller() for membership in everywhere], NAMED)
             raise NotFound(_("There is no such tenant."))
     if not found:
         raise InvalidRequest(_("You do not belong to any tenant yet. Ask an admin to add you."))

@@ -69,6 +69,22 @@ SIDE_DOORS = """
       AND p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
       AND p.proowner IS DISTINCT FROM to_regrole(quote_ident(current_database() || '_crossing'))
 """
+# What may be done to events of the audit, but for adding some.
+REWRITABLE = """
+    SELECT 'The audit may be changed: the role ' || current_user || ' has ' || p.privilege || ' on it.'
+    FROM (VALUES ('UPDATE'), ('DELETE'), ('TRUNCATE'), ('TRIGGER')) AS p (privilege)
+    WHERE has_table_privilege(current_user, 'tenants_auditevent', p.privilege)
+       OR (p.privilege = 'UPDATE' AND has_any_column_privilege(current_user, 'tenants_auditevent', p.privilege))
+    UNION ALL
+    SELECT 'The audit may be forged: the role ' || current_user || ' writes ' || a.attname || ' in it.'
+    FROM pg_attribute a
+    WHERE a.attrelid = 'tenants_auditevent'::regclass AND a.attname IN ('number', 'at', 'digest')
+      AND has_column_privilege(current_user, a.attrelid, a.attnum, 'INSERT')
+    UNION ALL
+    SELECT 'The audit is not chained: its trigger is missing or turned off.'
+    WHERE NOT EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = 'tenants_auditevent'::regclass
+                        AND t.tgname = 'chain_audit' AND t.tgenabled IN ('O', 'A'))
+"""
 
 
 class UnsafeStart(CommandError):
@@ -108,6 +124,9 @@ def database_problems(database: BaseDatabaseWrapper) -> Iterator[str]:
         yield from (sentence for (sentence,) in cursor.fetchall())
         cursor.execute(TABLES)
         tables = cursor.fetchall()
+        if any(table == "tenants_auditevent" for table, *_ in tables):
+            cursor.execute(REWRITABLE)
+            yield from (sentence for (sentence,) in cursor.fetchall())
     if not tables:
         yield "There are no tables yet. Run: manage.py migrate --database owner"
     for table in tables:

@@ -6,6 +6,7 @@ lasts across a stream, and nothing here is held while one waits for anything but
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
+
+logger = logging.getLogger("parley.tenants")
 
 
 @contextmanager
@@ -73,6 +76,19 @@ async def across_tenants[**P, T](function: Callable[P, T], *args: P.args, **kwar
         return function(*args, **kwargs)
 
     return await _on_database_thread(work)
+
+
+def in_background[**P](function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Run the function soon, on a database thread with no tenant named; nobody waits. What it raises is logged."""
+
+    def work() -> None:
+        try:
+            _with_connection(lambda: function(*args, **kwargs))
+        except Exception:
+            # A border: nobody else would hear of it.
+            logger.exception("%s failed in the background", getattr(function, "__name__", function))
+
+    _executor().submit(work)
 
 
 async def _on_database_thread[T](work: Callable[[], T]) -> T:

@@ -21,10 +21,11 @@ from django.utils.translation import gettext as _
 from redis.exceptions import RedisError
 
 from tenants.access import Caller
+from tenants.acts import Act
 from tenants.context import tenant_context
 from tenants.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from tenants.members import acting, checked_role, right_over
-from tenants.models import Invitation, Membership, Tenant, User, digest_of, uuid_of
+from tenants.models import AuditEvent, Invitation, Membership, Tenant, User, digest_of, uuid_of
 from tenants.roles import Action, Role
 
 logger = logging.getLogger("parley.tenants")
@@ -87,14 +88,21 @@ def invite(caller: Caller, role: str, email: str = "") -> tuple[Invitation, str]
         invited_by_id=caller.member_id,
         expires_at=timezone.now() + GOOD_FOR,
     )
+    for_one = bool(email)
+    AuditEvent.objects.note(
+        made.tenant_id, Act.INVITATION_MADE, caller, made.id, role=wanted.value, for_one_address=for_one
+    )
     return made, token
 
 
 def revoke(caller: Caller, invitation: object) -> None:
     """Its link is good no more. PermissionDenied, NotFound."""
     caller.require(Action.MANAGE_MEMBERS)
-    if not Invitation.objects.filter(id=uuid_of(invitation)).delete()[0]:
+    row = Invitation.objects.filter(id=uuid_of(invitation)).first()
+    if row is None:
         raise NotFound(_("There is no such invitation."))
+    AuditEvent.objects.note(row.tenant_id, Act.INVITATION_REVOKED, caller, row.id)
+    row.delete()
 
 
 def checked_email(email: str) -> str:
@@ -134,7 +142,7 @@ def accept(token: str, user: User) -> Offer:
             # Its row goes first: of two at once the second finds it gone.
             if not Invitation.objects.filter(id=offer.id).delete()[0]:
                 raise NotFound(_("This invitation was used, revoked, or has expired. Ask for a new one."))
-            Tenant.objects.get(id=offer.tenant_id).enroll(user, offer.role)
+            Tenant.objects.get(id=offer.tenant_id).enroll(user, offer.role, invited=True)
     except IntegrityError:
         raise Conflict(_("You belong to %(tenant)s already.") % {"tenant": offer.tenant_name}) from None
     return offer

@@ -10,8 +10,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from tenants.access import Caller
+from tenants.acts import Act
 from tenants.errors import AuthenticationError, Conflict, InvalidRequest, NotFound
-from tenants.models import ApiKey, Credential, Membership, Tenant, uuid_of
+from tenants.models import ApiKey, AuditEvent, Credential, Membership, Tenant, uuid_of
 from tenants.roles import Action, Role
 from tenants.signals import member_left
 
@@ -43,6 +44,9 @@ def change_role(caller: Caller, member: object, role: str) -> Membership:
         return row
     if row.role == Role.OWNER:
         _keep_an_owner(row)
+    AuditEvent.objects.note(
+        row.tenant_id, Act.MEMBER_ROLE_CHANGED, caller, row.id, before=row.role, after=wanted.value
+    )
     row.role = wanted
     row.save(update_fields=["role"])
     row.withdraw_invitations()
@@ -62,6 +66,8 @@ def remove(caller: Caller, member: object) -> None:
         _keep_an_owner(row)
     row.left_at = timezone.now()
     row.save(update_fields=["left_at"])
+    act = Act.MEMBER_LEFT if row.id == caller.member_id else Act.MEMBER_REMOVED
+    AuditEvent.objects.note(row.tenant_id, act, caller, row.id, role=row.role)
     ApiKey.objects.filter(member=row).delete()
     Credential.objects.filter(member=row).delete()
     row.withdraw_invitations()

@@ -10,6 +10,8 @@ from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import get_resolver
 
+from tenants.access import Caller
+from tenants.audit import REFUSALS, call_of, note_refusal, note_refusal_of_tenant, object_of
 from tenants.authentication import memberships_of
 from tenants.context import tenant_context
 from tenants.errors import ApiError
@@ -71,6 +73,7 @@ class CurrentTenantMiddleware(_Middleware):
         everywhere = memberships_of(request.user)
         found = [here for here in everywhere if here.tenant_slug == kwargs["slug"]]
         if not found:
+            note_refusal_of_tenant([here.as_caller() for here in everywhere], call_of(request))
             raise Http404
         request.memberships = everywhere  # type: ignore[attr-defined]
         request.membership = found[0]  # type: ignore[attr-defined]
@@ -81,10 +84,17 @@ class CurrentTenantMiddleware(_Middleware):
             with tenant_context(found[0].tenant_id):
                 return _rendered(view(request, *args, **kwargs))
         except ApiError as error:
+            _note_refusal(request, error)
             return page_for(request, error)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
         return page_for(request, error) if isinstance(error, ApiError) else None
+
+
+def _note_refusal(request: HttpRequest, error: ApiError) -> None:
+    if error.status in REFUSALS and request.resolver_match:
+        caller: Caller = request.caller  # type: ignore[attr-defined]
+        note_refusal(caller, call_of(request), error.status, object_of(request.resolver_match.kwargs))
 
 
 def page_for(request: HttpRequest, error: ApiError) -> HttpResponseBase:

@@ -1,10 +1,11 @@
-"""WHO: people, tenants, who belongs to which in what role, and what they bring along.
+"""WHO: people, tenants, who belongs to which in what role, what they bring along, and what was done by whom.
 
 `User` is one person's sign-in, whatever tenants they belong to. All other tables belong to a tenant, are
 under row-level security (see `rls`), and are seen inside `context.tenant_context` only.
 """
 
 import hashlib
+import json
 import re
 import secrets
 import uuid
@@ -17,7 +18,7 @@ from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import PermissionsMixin
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MinValueValidator, RegexValidator
-from django.db import IntegrityError, models
+from django.db import IntegrityError, connection, models
 from django.db.models import F, Q
 from django.db.models.functions import Lower
 from django.utils import timezone
@@ -25,6 +26,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 
 from tenants.access import Caller
+from tenants.acts import Act, Via
 from tenants.context import tenant_context
 from tenants.drafts import CredentialDraft, checked_name
 from tenants.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
@@ -34,6 +36,13 @@ from tenants.secrets import new_tenant_key, seal, unseal
 SECRET_FIELD = "credential.secret"
 SLUG = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"
 NOTED_EVERY = timedelta(minutes=1)
+
+
+class ClockTimestamp(models.Func):
+    """This moment, also within a transaction."""
+
+    template = "clock_timestamp()"
+    output_field = models.DateTimeField()
 
 
 class UserManager(BaseUserManager["User"]):
@@ -97,6 +106,7 @@ class TenantManager(models.Manager["Tenant"]):
         try:
             with tenant_context(tenant.id):
                 tenant.save(force_insert=True)
+                AuditEvent.objects.note(tenant.id, Act.TENANT_FOUNDED)
                 return tenant.enroll(owner, Role.OWNER)
         except IntegrityError:
             raise Conflict(_("The slug %(slug)s is taken.") % {"slug": slug}) from None
@@ -151,17 +161,26 @@ class Tenant(models.Model):
     def __str__(self) -> str:
         return self.slug
 
-    def enroll(self, user: User, role: Role) -> "Membership":
-        """Make a person a member, or one again who had left. Inside the tenant's context.
+    def note_change(self, by: "Caller | User | None", changed: Iterable[str]) -> None:
+        """Into the audit: which settings changed, and to what, but for names."""
+        told = {name: None if name == "name" else getattr(self, name) for name in sorted(changed)}
+        if told:
+            AuditEvent.objects.note(self.id, Act.TENANT_CHANGED, by, self.id, changed=told)
 
-        IntegrityError where they are one.
+    def enroll(self, user: User, role: Role, *, invited: bool = False) -> "Membership":
+        """Make a person a member, or one again who had left: by a command, or `invited`.
+
+        Inside the tenant's context. IntegrityError where they are one.
         """
-        former = Membership.objects.filter(user=user, left_at__isnull=False).first()
-        if former is None:
-            return Membership.objects.create(tenant=self, user=user, role=role)
-        former.role, former.left_at = role, None
-        former.save(update_fields=["role", "left_at"])
-        return former
+        row = Membership.objects.filter(user=user, left_at__isnull=False).first()
+        if row is None:
+            row = Membership.objects.create(tenant=self, user=user, role=role)
+        else:
+            row.role, row.left_at = role, None
+            row.save(update_fields=["role", "left_at"])
+        by = row.as_caller() if invited else None
+        AuditEvent.objects.note(self.id, Act.MEMBER_JOINED, by, row.id, role=role.value)
+        return row
 
 
 class TenantRow(models.Model):
@@ -172,6 +191,76 @@ class TenantRow(models.Model):
 
     class Meta:
         abstract = True
+
+
+class AuditEventManager(models.Manager["AuditEvent"]):
+    """Inside the tenant's context, as everything here."""
+
+    def note(
+        self,
+        tenant_id: UUID,
+        act: Act,
+        by: "Caller | User | None" = None,
+        about: UUID | None = None,
+        **details: Any,
+    ) -> None:
+        """Add to the tenant's audit, in the transaction of the act itself: both are kept, or neither.
+
+        `by`: a member, somebody who operates the platform, or None for a command. `about`: the id of what was
+        acted upon. `details` go into JSON and hold ids, numbers and words of ours, no person's.
+        """
+        via, actor_id, key_id = _actor(by)
+        told = json.dumps(details, default=str)
+        entry: list[Any] = [uuid.uuid4(), tenant_id, act.value, via.value, actor_id, key_id, about, told]
+        with connection.cursor() as cursor:
+            # Named one by one: the application may write no other column, the database fills them in.
+            cursor.execute(
+                "INSERT INTO tenants_auditevent (id, tenant_id, act, via, actor_id, key_id, about, details)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s::jsonb)",
+                entry,
+            )
+
+
+class AuditEvent(models.Model):
+    """One security-relevant act. The application adds rows and can neither change nor delete them.
+
+    `number` counts up by one in each tenant; `digest` is the SHA-256 of the event and of the digest before it. The
+    database sets both when the act's transaction commits. `actor_id` is a member's id, or a user's where `via` is
+    `operator`. Only ids of people stand here, so that the chain outlives their names.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.DB_CASCADE, related_name="+")
+    number = models.BigIntegerField(null=True, editable=False)
+    at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    act = models.CharField(max_length=40, choices=Act.choices)
+    via = models.CharField(max_length=10, choices=Via.choices)
+    actor_id = models.UUIDField(null=True)
+    key_id = models.UUIDField(null=True)
+    about = models.UUIDField(null=True)
+    details = models.JSONField(default=dict)
+    digest = models.BinaryField(null=True, editable=False)
+
+    objects: ClassVar[AuditEventManager] = AuditEventManager()
+
+    class Meta:
+        verbose_name = _lazy("audit event")
+        verbose_name_plural = _lazy("audit")
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["tenant", "number"], name="audit_event_number")
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["tenant", "actor_id", "act", "at"], name="audit_event_of_actor")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.act}"
+
+
+def _actor(by: "Caller | User | None") -> tuple[Via, UUID | None, UUID | None]:
+    if isinstance(by, Caller):
+        return Via(by.via), by.member_id, by.key_id
+    return (Via.OPERATOR, by.id, None) if by is not None else (Via.COMMAND, None, None)
 
 
 class MembershipQuerySet(models.QuerySet["Membership"]):
@@ -257,6 +346,7 @@ class CredentialQuerySet(models.QuerySet["Credential"]):
         )
         credential.secret = draft.secret
         credential.save(force_insert=True)
+        credential.note(Act.CREDENTIAL_MADE, caller, kind=draft.kind, owner=owner, default=default)
         if default:
             credential.make_default()
         return credential
@@ -316,6 +406,15 @@ class Credential(TenantRow):
         self.last4 = text[-4:] if len(text) > 4 else ""
         self.state = CredentialState.UNTRIED
 
+    def note(self, act: Act, by: Caller, **details: Any) -> None:
+        """Into the audit."""
+        AuditEvent.objects.note(self.tenant_id, act, by, self.id, **details)
+
+    def forget(self, by: Caller) -> None:
+        """Delete it, secret and all."""
+        self.note(Act.CREDENTIAL_DELETED, by, kind=self.kind, owner=self.owner)
+        self.delete()
+
     def make_default(self) -> None:
         """The one that its owner's conversations use from their next turn on; the former one steps down."""
         # One at a time in a tenant: two at once would both find no former default.
@@ -362,7 +461,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         if not caller.scopes.issuperset(scopes):
             raise PermissionDenied(_("A key can't make a key with more scopes than it has."))
         membership = Membership.objects.select_related("user").get(id=caller.member_id)
-        return self.issue(membership, name, scopes, self._outlived(caller, expires_at))
+        return self.issue(membership, name, scopes, self._outlived(caller, expires_at), by=caller)
 
     def issue(
         self,
@@ -370,8 +469,9 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         name: str,
         scopes: Iterable[str] = ALL_SCOPES,
         expires_at: datetime | None = None,
+        by: Caller | None = None,
     ) -> tuple["ApiKey", str]:
-        """A new key and, this once, its text. Every key may read.
+        """A new key and, this once, its text. Every key may read. `by`: None where a command makes it.
 
         InvalidRequest for unknown scopes or a time that has passed.
         """
@@ -389,6 +489,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             scopes=scopes,
             expires_at=checked_future(expires_at),
         )
+        key.note(Act.API_KEY_MADE, by, scopes=scopes, expires_at=key.expires_at)
         return key, plain
 
     def _outlived(self, caller: Caller, expires_at: datetime | None) -> datetime | None:
@@ -428,14 +529,24 @@ class ApiKey(TenantRow):
     def has_expired(self) -> bool:
         return self.expires_at is not None and self.expires_at <= timezone.now()
 
+    def note(self, act: Act, by: "Caller | User | None", **details: Any) -> None:
+        """Into the audit."""
+        AuditEvent.objects.note(self.tenant_id, act, by, self.id, **details)
+
     def rename(self, name: str) -> None:
         self.name = checked_name(name)
         self.save(update_fields=["name"])
+
+    def revoke(self, by: "Caller | User") -> None:
+        """Nobody can use it any more."""
+        self.note(Act.API_KEY_REVOKED, by)
+        self.delete()
 
     def expire_at(self, time: datetime | None, caller: Caller) -> None:
         """InvalidRequest for a time that has passed; no later than the key that the caller came with."""
         self.expires_at = ApiKey.objects.all()._outlived(caller, checked_future(time))
         self.save(update_fields=["expires_at"])
+        self.note(Act.API_KEY_CHANGED, caller, expires_at=self.expires_at)
 
     def rotate(self, caller: Caller, overlap_seconds: int) -> tuple["ApiKey", str]:
         """A new key with the same rights, for as long as this one was made for; this one ends after the overlap.
@@ -450,6 +561,7 @@ class ApiKey(TenantRow):
         ends = now + timedelta(seconds=overlap_seconds)
         self.expires_at = min(ends, self.expires_at) if self.expires_at else ends
         self.save(update_fields=["expires_at"])
+        self.note(Act.API_KEY_ROTATED, caller, new_key=made[0].id, expires_at=self.expires_at)
         return made
 
     def mark_used(self) -> None:

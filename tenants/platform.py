@@ -21,8 +21,9 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.utils.translation import gettext_lazy as _lazy
 
+from tenants.acts import Act
 from tenants.context import tenant_context
-from tenants.models import Tenant, User
+from tenants.models import AuditEvent, Tenant, User
 
 # Generic for the type checker only.
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def choose(request: HttpRequest, tenant_id: UUID) -> Tenant:
     tenant = _tenant(tenant_id)
     if tenant is None:
         raise Http404
+    assert isinstance(request.user, User)
+    with tenant_context(tenant_id):
+        AuditEvent.objects.note(tenant_id, Act.OPERATOR_ENTERED, request.user)
     request.session[CHOSEN] = str(tenant_id)
     return tenant
 

@@ -5,6 +5,7 @@ row-level security; what has to cross tenants is a function owned by `<database>
 cannot log in. Role names derive from the database's name when the migration runs.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 from django.apps.registry import Apps
@@ -61,6 +62,25 @@ class ProtectTenantTable(_Rule):
                 USING ("{self.column}" = {THIS_TENANT}) WITH CHECK ("{self.column}" = {THIS_TENANT});
             {_for_crossing("CREATE POLICY crossing ON %I TO %I USING (true) WITH CHECK (true)", table)}
             {_for_crossing("GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO %I", table)}
+        """
+
+
+class AppendOnly(_Rule):
+    """The application may read a table's rows and add some with these columns, and change or delete none."""
+
+    def __init__(self, model_name: str, columns: Sequence[str]) -> None:
+        self.model_name = model_name
+        self.columns = columns
+
+    def describe(self) -> str:
+        return f"Let the application only add to {self.model_name}"
+
+    def sql(self, app_label: str, apps: Apps) -> str:
+        table, columns = _table(apps, app_label, self.model_name), ", ".join(self.columns)
+        return f"""
+            REVOKE ALL ON "{table}" FROM PUBLIC;
+            {_for_role("app", "REVOKE ALL ON %I FROM %I", table)}
+            {_for_role("app", f"GRANT SELECT, INSERT ({columns}) ON %I TO %I", table)}
         """
 
 
@@ -152,8 +172,12 @@ def _table(apps: Apps, app_label: str, model_name: str) -> str:
 
 
 def _for_crossing(statement: str, table: str) -> str:
-    """The statement, with the table and the crossing role in place of its two %I."""
+    return _for_role("crossing", statement, table)
+
+
+def _for_role(role: str, statement: str, table: str) -> str:
+    """The statement, with the table and the database's role of this kind in place of its two %I."""
     return f"""
         DO $rule$ BEGIN
-            EXECUTE format('{statement}', '{table}', current_database() || '_crossing');
+            EXECUTE format('{statement}', '{table}', current_database() || '_{role}');
         END $rule$;"""

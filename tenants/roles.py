@@ -52,6 +52,7 @@ class Action(Enum):
     MANAGE_MEMBERS = auto()
     MANAGE_OWNERS = auto()
     SEE_USAGE = auto()
+    SEE_AUDIT = auto()
     MANAGE_TENANT = auto()
     DELETE_TENANT = auto()
 
@@ -93,6 +94,7 @@ RIGHTS: dict[Action, Right] = {
     ),
     Action.MANAGE_OWNERS: Right(Role.OWNER, Scope.ADMIN, _("make, demote and remove owners, but the last")),
     Action.SEE_USAGE: Right(Role.ADMIN, Scope.READ, _("see what everybody used and what it cost")),
+    Action.SEE_AUDIT: Right(Role.ADMIN, Scope.ADMIN, _("read the audit")),
     Action.MANAGE_TENANT: Right(Role.ADMIN, Scope.ADMIN, _("set the tenant's budget, limits and least tier")),
     Action.DELETE_TENANT: Right(Role.OWNER, Scope.ADMIN, _("delete the tenant")),
 }

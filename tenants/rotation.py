@@ -11,9 +11,10 @@ from django.apps import apps
 from django.db import connection, models
 
 from tenants import secrets
+from tenants.acts import Act
 from tenants.context import tenant_context
 from tenants.master_keys import SecretError
-from tenants.models import Tenant, TenantRow
+from tenants.models import AuditEvent, Tenant, TenantRow
 
 AT_ONCE = 50
 SEALED = "sealed_"
@@ -67,6 +68,7 @@ def wrap_anew(tenant_id: UUID) -> bool:
         if secrets.is_wrapped_as_new(tenant):
             return False
         _keep(tenant, secrets.wrapped_anew(tenant))
+        AuditEvent.objects.note(tenant_id, Act.KEYS_ROTATED, key="master")
         return True
 
 
@@ -85,6 +87,7 @@ def change_key(tenant_id: UUID) -> list[Unopened]:
             # Who seals holds the same lock: nothing is sealed with the former key from here on.
             tenant = Tenant.objects.for_sealing(tenant_id)
             _keep(tenant, secrets.with_newest_key_only(tenant))
+            AuditEvent.objects.note(tenant_id, Act.KEYS_ROTATED, key="tenant")
     return unopened
 
 

@@ -74,6 +74,23 @@ MUTATIONS = (
         ("conversations/accounts.py", "in_tenant(self.tenant, self._admit", "across_tenants(self._admit"),
         ("conversations/accounts.py", "import in_tenant", "import across_tenants, in_tenant"),
     ),
+    off(
+        "what is refused is not kept in the audit",
+        "tests/security/test_strangers.py::test_t1_each_refusal_stands_in_the_strangers_own_audit",
+        ("tenants/audit.py", "if lately.count() < settings.AUDIT_REFUSALS_PER_MINUTE:", "if not lately:"),
+    ),
+    off(
+        "the audit may be changed",
+        "tests/tenants/test_audit.py::test_the_application_changes_and_forges_no_event"
+        " tests/tenants/test_checks.py::test_the_application_role_of_this_house_is_fine",
+        ("tenants/rls.py", '{_for_role("app", "REVOKE ALL ON %I FROM %I", table)}', ""),
+    ),
+    off(
+        "the audit's events are not chained",
+        "tests/tenants/test_audit.py::test_what_a_superuser_changed_is_found",
+        ("tenants/sql/audit_digest.sql", "sha256(before || convert_to(", "sha256(convert_to("),
+        ("tenants/sql/audit_digest.sql", "event.act, event.via, event.actor_id", "event.act, event.via"),
+    ),
     # Secrets at rest
     off(
         "a ciphertext is not bound to its place",

@@ -63,6 +63,7 @@ CALLS: dict[str, Attack | str] = {
     "PATCH /v1/api-keys/{key}": Attack({"name": "taken", "expires_at": None}),
     "POST /v1/api-keys/{key}/rotate": Attack({"overlap_seconds": 0}),
     "DELETE /v1/api-keys/{key}": Attack(),
+    "GET /v1/audit": "lists what was done in the caller's tenant (T2 tries its fields)",
 }
 
 PAGES: dict[str, Attack | str] = {

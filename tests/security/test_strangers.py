@@ -16,7 +16,17 @@ from conversations.consumers import ChatConsumer
 from tests.cast import Person
 from tests.conversations.test_consumers import Socket, enter, sockets
 from tests.security import strangers
-from tests.security.strangers import CALLS, CANARY, FRAMES, PAGES, Attack, Objects, filled, path_of
+from tests.security.strangers import (
+    CALLS,
+    CANARY,
+    FRAMES,
+    KINDS,
+    PAGES,
+    Attack,
+    Objects,
+    filled,
+    path_of,
+)
 from tests.servers import TestServers
 
 __all__ = ["sockets"]  # a fixture
@@ -28,6 +38,7 @@ VARYING = [
     (re.compile(r"\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT"), "a time"),
     (re.compile(r'(csrfmiddlewaretoken\\?" value=\\?")\w+'), r"\1"),
     (re.compile(r"\b[0-9a-f]{32}\b"), "an id"),
+    (re.compile(r"\b[0-9a-f]{64}\b"), "a digest"),
     (re.compile(r"parley_[0-9a-f]{8}_[\w-]{43}"), "a key"),
     (re.compile(r"\b(parley_)?[0-9a-f]{8}\b"), "a prefix"),
     (re.compile(r'"(last_seq|number)": \d+'), r"\1"),
@@ -87,7 +98,7 @@ def theirs(owner: Person) -> Objects:
 @pytest.fixture
 def unhurried(settings: Any) -> None:
     """Limits are another test's."""
-    settings.KEY_MESSAGES_PER_SECOND = 10_000
+    settings.KEY_MESSAGES_PER_SECOND = settings.AUDIT_REFUSALS_PER_MINUTE = 10_000
     settings.ACCOUNT_RATE_LIMITS = False
 
 
@@ -229,6 +240,45 @@ async def test_t1_a_socket_in_a_strangers_tenant_is_as_one_in_none(theirs: Objec
                 said.append((path.split("/")[1], await socket.hear_error(), await socket.close_code()))
     assert said[:4] == said[4:]
     assert {(kind, code) for _path, kind, code in said} == {("not_found_error", 4404)}
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_t1_each_refusal_stands_in_the_strangers_own_audit(
+    theirs: Objects, outsider: Person, sockets: AsyncExitStack, servers: TestServers
+) -> None:
+    """Who asked, for what, by which call. A's audit, as all of A's rows, stays as it is."""
+    before = rows_of(servers, theirs["tenant"])
+    by_key, expected = Asker("by key", AsyncClient(), outsider.key), []
+    for name, attack in CALLS.items():
+        if isinstance(attack, Attack):
+            method, path = name.split(" ")
+            await by_key.ask(method, filled(path, theirs), attack, theirs)
+            named = re.findall(r"{(\w+)}", path)
+            call = re.sub(r"{(\w+)}", r"<\1>", name)
+            expected.append((call, "key", theirs[KINDS[named[0]]] if named else None))
+    await by_key.ask("GET", "/v1/members", Attack(query="tenant={slug}"), theirs)
+    expected.append(("?tenant=", "key", None))
+    own = f"/t/{outsider.caller.tenant_slug}/c/{theirs['conversation']}/"
+    for path, about in ((f"/t/{theirs['slug']}/members/", None), (own, theirs["conversation"])):
+        assert (await outsider.async_client.get(path)).status_code == 404
+        page = "t/<slug:slug>/c/<uuid:conversation_id>/" if about else "t/<slug:slug>/members/"
+        expected.append((f"GET /{page}", "session", about))
+    socket = Socket.of(outsider)
+    await enter(sockets, socket)
+    for command, frame in FRAMES.items():
+        if isinstance(frame, dict):
+            await socket.tell(command, **filled(frame, theirs))
+            await socket.hear_error()
+            about = theirs["permission" if command == "permission" else "conversation"]
+            expected.append((f"socket {command}", "key", about))
+    with servers.as_admin() as connection:
+        noted = connection.execute(
+            "SELECT details ->> 'call', via, about::text FROM tenants_auditevent WHERE tenant_id = %s"
+            " AND act = 'access.refused' AND actor_id = %s ORDER BY number",
+            [outsider.caller.tenant_id, outsider.caller.member_id],
+        ).fetchall()
+    assert noted == expected
+    assert rows_of(servers, theirs["tenant"]) == before
 
 
 # T2 -------------------------------------------------------------------------------------------------------------

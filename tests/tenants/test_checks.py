@@ -86,6 +86,26 @@ def test_the_owner_of_the_tables_is_refused_with_all_that_it_owns(
             "REVOKE TRUNCATE ON tenants_apikey FROM {app}",
             "tenants_apikey may be truncated",
         ),
+        (
+            "GRANT UPDATE (details) ON tenants_auditevent TO {app}",
+            "REVOKE UPDATE (details) ON tenants_auditevent FROM {app}",
+            "The audit may be changed: the role {app} has UPDATE",
+        ),
+        (
+            "GRANT DELETE ON tenants_auditevent TO {app}",
+            "REVOKE DELETE ON tenants_auditevent FROM {app}",
+            "The audit may be changed: the role {app} has DELETE",
+        ),
+        (
+            "GRANT INSERT (at) ON tenants_auditevent TO {app}",
+            "REVOKE INSERT (at) ON tenants_auditevent FROM {app}",
+            "The audit may be forged: the role {app} writes at",
+        ),
+        (
+            "ALTER TABLE tenants_auditevent DISABLE TRIGGER chain_audit",
+            "ALTER TABLE tenants_auditevent ENABLE TRIGGER chain_audit",
+            "The audit is not chained",
+        ),
         ("CREATE VIEW peep AS SELECT * FROM tenants_apikey", "DROP VIEW peep", "The view peep"),
         (
             "CREATE FUNCTION peep() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'",

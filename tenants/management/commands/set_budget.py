@@ -30,7 +30,11 @@ class Command(BaseCommand):
             limit = _amount(tokens)
             changes["budget_tokens"] = None if limit is None else int(limit)
         with tenant_context(tenant.id):
-            Tenant.objects.filter(id=tenant.id).update(**changes)
+            row = Tenant.objects.select_for_update(no_key=True).get(id=tenant.id)
+            for name, value in changes.items():
+                setattr(row, name, value)
+            row.save(update_fields=list(changes))
+            row.note_change(None, changes)
         self.stdout.write(f"{slug}: " + ", ".join(f"{name} {value}" for name, value in changes.items()))
 
 
