@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.apps import apps
-from django.db import Error, connection, models, transaction
+from django.db import Error, ProgrammingError, connection, models, transaction
 from pytest_django import Settings
 
 from config.embedded.postgres import programs
@@ -46,6 +46,18 @@ def keep(person: Person, secret: str = CANARY) -> Credential:
 # T3 -----------------------------------------------------------------------------------------------------------
 
 
+def rows_written(statement: str, *arguments: object) -> int:
+    """How many; none where the application may not do that to the table at all, as with the audit."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement, arguments)  # type: ignore[arg-type]
+            return int(cursor.rowcount)
+    except ProgrammingError as error:
+        if "permission denied for table tenants_auditevent" not in str(error):
+            raise
+        return 0
+
+
 @pytest.mark.parametrize("model", OF_TENANTS, ids=lambda model: model.__name__)
 def test_t3_without_a_tenant_named_there_is_no_row_and_no_write(
     house: House, servers: TestServers, model: type[models.Model]
@@ -61,9 +73,7 @@ def test_t3_without_a_tenant_named_there_is_no_row_and_no_write(
             cursor.execute(statement, [house.id] if "%s" in statement else [])
             assert cursor.fetchone() == (0,)
     for statement in (f"UPDATE {table} SET {owner} = {owner}", f"DELETE FROM {table}"):
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            assert cursor.rowcount == 0
+        assert rows_written(statement) == 0
     with (
         pytest.raises(Error, match="row-level security"),
         transaction.atomic(),
@@ -84,8 +94,7 @@ def test_t3_under_another_tenants_name_there_is_no_row_and_no_write_either(
     with tenant_context(stranger.caller.tenant_id), connection.cursor() as cursor:
         cursor.execute(f"SELECT count(*) FROM {table} WHERE {owner} = %s", [house.id])
         assert cursor.fetchone() == (0,)
-        cursor.execute(f"DELETE FROM {table} WHERE {owner} = %s", [house.id])
-        assert cursor.rowcount == 0
+        assert rows_written(f"DELETE FROM {table} WHERE {owner} = %s", house.id) == 0
     with pytest.raises(Error, match="row-level security"):
         with tenant_context(stranger.caller.tenant_id), connection.cursor() as cursor:
             cursor.execute(f"INSERT INTO {table} ({owner}) VALUES (%s)", [house.id])

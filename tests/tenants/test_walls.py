@@ -5,7 +5,7 @@ from django.apps import apps
 from django.core.management import call_command
 from django.db import models
 
-from tenants.models import Tenant
+from tenants.models import AuditEvent, Tenant
 from tests.cast import House
 from tests.servers import TestServers
 
@@ -22,7 +22,8 @@ def test_without_a_tenant_a_table_is_empty(
 ) -> None:
     """Whatever other tests have left in it."""
     assert not model._default_manager.exists()
-    assert model._default_manager.all().delete()[0] == 0
+    if model is not AuditEvent:  # from which nothing may be deleted at all
+        assert model._default_manager.all().delete()[0] == 0
 
 
 def test_a_row_refers_to_rows_of_its_own_tenant_only(database: None, servers: TestServers) -> None:
