@@ -45,7 +45,7 @@ def change_role(caller: Caller, member: object, role: str) -> Membership:
     if row.role == Role.OWNER:
         _keep_an_owner(row)
     AuditEvent.objects.note(
-        row.tenant_id, Act.MEMBER_ROLE_CHANGED, caller, row.id, before=row.role, after=wanted.value
+        row.tenant_id, Act.MEMBER_ROLE_CHANGED, caller, row.id, role=wanted.value, former=row.role
     )
     row.role = wanted
     row.save(update_fields=["role"])

@@ -77,6 +77,7 @@ PAGES: dict[str, Attack | str] = {
     "t/<slug:slug>/c/<uuid:conversation_id>/before/<int:number>": Attack(),
     "t/<slug:slug>/c/<uuid:conversation_id>/share": Attack(form={"shared": "yes"}),
     "t/<slug:slug>/settings/": Attack(form={"least_tier": "none", "name": "taken"}),
+    "t/<slug:slug>/audit/": Attack(query="act=member.joined"),
     "t/<slug:slug>/members/": Attack(form={"role": "viewer", "email": ""}),
     "t/<slug:slug>/members/<uuid:member_id>/": Attack(form={"act": "role", "role": "viewer"}),
     "t/<slug:slug>/invitations/<uuid:invitation_id>/": Attack(form={"act": "revoke"}),

@@ -75,7 +75,7 @@ def test_who_joins_changes_role_and_goes_is_noted(house: House) -> None:
     assert told(last(house)) == ("member.joined", "session", member.id, member.id, {"role": "member"})
     with tenant_context(house.id):
         members.change_role(owner.caller, member.id, "viewer")
-    changed = {"before": "member", "after": "viewer"}
+    changed = {"role": "viewer", "former": "member"}
     assert told(last(house)) == (
         "member.role_changed", "session", owner.caller.member_id, member.id, changed
     )  # fmt: skip
