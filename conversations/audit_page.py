@@ -90,7 +90,7 @@ def _names(ids: set[UUID]) -> dict[UUID, str]:
 
 def _in_words(details: dict[str, Any]) -> str:
     """As in "role: viewer · scopes: read, write"."""
-    return " · ".join(f"{name}: {_value(value)}" for name, value in details.items())
+    return " · ".join(f"{name}: {_value(value)}" for name, value in details.items() if value is not None)
 
 
 def _value(value: Any) -> str:

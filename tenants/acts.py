@@ -12,6 +12,7 @@ class Act(models.TextChoices):
     KEYS_ROTATED = "tenant.keys_rotated", _("changed the key that seals the tenant's secrets")
     OPERATOR_ENTERED = "operator.entered", _("looked into the tenant")
 
+    MEMBER_ADDED = "member.added", _("added a member")
     MEMBER_JOINED = "member.joined", _("joined")
     MEMBER_ROLE_CHANGED = "member.role_changed", _("changed a role")
     MEMBER_REMOVED = "member.removed", _("removed a member")

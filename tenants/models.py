@@ -178,8 +178,8 @@ class Tenant(models.Model):
         else:
             row.role, row.left_at = role, None
             row.save(update_fields=["role", "left_at"])
-        by = row.as_caller() if invited else None
-        AuditEvent.objects.note(self.id, Act.MEMBER_JOINED, by, row.id, role=role.value)
+        act, by = (Act.MEMBER_JOINED, row.as_caller()) if invited else (Act.MEMBER_ADDED, None)
+        AuditEvent.objects.note(self.id, act, by, row.id, role=role.value)
         return row
 
 

@@ -58,7 +58,7 @@ def read(person: Person, **query: str) -> Any:
 def test_founding_a_tenant_begins_its_audit(house: House) -> None:
     founded, joined, *_later = noted(house)
     assert told(founded) == ("tenant.founded", "command", None, None, {})
-    assert told(joined) == ("member.joined", "command", None, house.owner.membership.id, {"role": "owner"})
+    assert told(joined) == ("member.added", "command", None, house.owner.membership.id, {"role": "owner"})
     assert [founded.number, joined.number] == [1, 2]
 
 
@@ -86,7 +86,7 @@ def test_who_joins_changes_role_and_goes_is_noted(house: House) -> None:
         revoke(owner.caller, invite(owner.caller, "viewer")[0].id)
         members.remove(house.viewer.caller, house.viewer.membership.id)
     assert [event.act for event in noted(house)[-4:]] == [
-        "invitation.made", "invitation.revoked", "member.joined", "member.left"
+        "invitation.made", "invitation.revoked", "member.added", "member.left"
     ]  # fmt: skip
 
 
