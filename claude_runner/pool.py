@@ -165,6 +165,11 @@ class Pool:
         """The conversations that have a process, starting ones included."""
         return {conversation for conversation, process in self._processes.items() if process.alive}
 
+    @property
+    def places(self) -> int:
+        """How many processes there may be at a time."""
+        return self._limit
+
     def room(self) -> bool:
         """Whether one more conversation could have a process now, evicting an idle one if need be."""
         return len(self._processes) < self._limit or self._victim() is not None

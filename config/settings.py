@@ -94,6 +94,7 @@ SANDBOX_PROVE_SECONDS = env.float("SANDBOX_PROVE_SECONDS", default=600.0)
 UNWALLED_TENANTS = env.bool("UNWALLED_TENANTS", default=False)
 RUNNER_NAME = env.str("RUNNER_NAME", default=socket.gethostname())
 RUNNER_MAX_PROCESSES = env.int("RUNNER_MAX_PROCESSES", default=0)
+QUESTION_YIELDS_SECONDS = env.float("QUESTION_YIELDS_SECONDS", default=600.0)
 RUNNER_DRAIN_SECONDS = env.float("RUNNER_DRAIN_SECONDS", default=25.0)
 
 # What one conversation may use, and one turn of it ----------------------------------------------------------

@@ -22,6 +22,7 @@ class Said:
     tier_reason: str = ""
     cli_version: str = ""
     processes: int = 0
+    places: int = 0
     findings: tuple[Mapping[str, Any], ...] = ()
     proof_age: timedelta = timedelta()
     refuses: str = ""
@@ -56,6 +57,7 @@ def _fields(said: Said) -> dict[str, Any]:
         "tier_reason": said.tier_reason,
         "cli_version": said.cli_version,
         "processes": said.processes,
+        "places": said.places,
         "findings": list(said.findings),
         "refuses": said.refuses,
         "any_tenant": said.any_tenant,

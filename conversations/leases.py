@@ -17,6 +17,7 @@ from django.db import connection
 from conversations.events import Wire
 
 LEASE = timedelta(seconds=10)
+WANTED_AFTER = timedelta(seconds=5)
 
 
 # Numbers what this process writes. One for all leases: a lease that was let go and taken up again under the
@@ -127,6 +128,12 @@ def end_lost_turns() -> list[Wire]:
     """End the turns of runners that are gone; the events that say so."""
     events = [json.loads(text) for text in _column("SELECT end_lost_turns()", [])]
     return [event | {"at": _at(event["at"])} for event in events]
+
+
+def is_room_wanted() -> bool:
+    """Whether a turn has waited for a while that could begin if there were room."""
+    wanted: bool = _value("SELECT is_room_wanted(%s)", [WANTED_AFTER])
+    return wanted
 
 
 def take_controls(runner: str, done: Iterable[int]) -> list[dict[str, Any]]:

@@ -285,8 +285,8 @@ class RunnerHost(models.Model):
     """A runner as it last said of itself. Belongs to no tenant.
 
     `findings`: each probe of its last proof as {name, holds, detail}, of the time `proved_at`. `refuses`: why it
-    takes no turn, '' while it does. Without `any_tenant` it works for the first tenant only. `turns_ended`: how
-    many of its turns ended how, since it started.
+    takes no turn, '' while it does. Without `any_tenant` it works for the first tenant only. `places`: how many
+    processes it has room for (0: it did not say). `turns_ended`: how many of its turns ended how, since it started.
     """
 
     name = models.CharField(primary_key=True, max_length=120)
@@ -296,6 +296,7 @@ class RunnerHost(models.Model):
     tier_reason = models.TextField(blank=True)
     cli_version = models.CharField(max_length=40, blank=True)
     processes = models.PositiveIntegerField(default=0)
+    places = models.PositiveIntegerField(default=0, db_default=0)
     findings = models.JSONField(default=list)
     proved_at = models.DateTimeField(null=True, blank=True)
     refuses = models.TextField(blank=True)

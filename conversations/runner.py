@@ -56,6 +56,8 @@ class Host:
     """Whether it works for all tenants even without a sandbox."""
     prove_every: float = 600.0
     """Seconds."""
+    questions_yield: float = 600.0
+    """Seconds after which a question without an answer gives its place up, where there is none for others."""
 
 
 class Runner:
@@ -218,7 +220,27 @@ class Runner:
         await publish(await across_tenants(leases.end_lost_turns))
         await publish(await across_tenants(explain_waiting))
         await self._take_controls()
+        await self._make_room()
         self._look.set()
+
+    async def _make_room(self) -> None:
+        """A question that nobody answers gives its place up once others want it."""
+        if self.pool.room():
+            return
+        since = monotonic() - self.host.questions_yield
+        asking = [turn for turn in self.turns.values() if (turn.asks_since or monotonic()) < since]
+        if not asking:
+            return
+        is_wanted: bool = await across_tenants(leases.is_room_wanted)
+        if is_wanted:
+            held = Counter(turn.claim.tenant for turn in self.turns.values())
+            longest = min(asking, key=lambda turn: (-held[turn.claim.tenant], turn.asks_since or 0.0))
+            longest.stop_because(
+                _(
+                    "Nobody answered the question for a long time, and others were waiting for the place."
+                    " Send a message to go on."
+                )
+            )
 
     # Leases -----------------------------------------------------------------------------------------------
 
@@ -241,6 +263,7 @@ class Runner:
             self.host.name,
             cli_version=self.host.cli_version,
             processes=len(self.pool.live()),
+            places=self.pool.places,
             turns_ended=self.ended,
         )
         await across_tenants(say_alive, said)

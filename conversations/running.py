@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import aclosing
+from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -36,6 +37,8 @@ class RunningTurn:
         self._files_noted = claim.files_on == runner
         self._interrupting: asyncio.Task[None] | None = None
         self._stopped_because = ""
+        self.asks_since: float | None = None
+        """Since when (monotonic) it waits for an answer; None while it does not."""
         self.outcome = "lost"
         """How it ended: completed, failed or interrupted; lost as long as that is not recorded."""
 
@@ -120,6 +123,7 @@ class RunningTurn:
         request = str(uuid4())
         future: asyncio.Future[tuple[Answer, str]] = asyncio.get_running_loop().create_future()
         self._questions[request] = future
+        self.asks_since = self.asks_since or monotonic()
         says = {
             "request": request,
             "tool_use": question.tool_use,
@@ -133,6 +137,8 @@ class RunningTurn:
             answer, by = await future
         finally:
             del self._questions[request]
+            if not self._questions:
+                self.asks_since = None
         resolved = {"request": request, "decision": answer.decision, "by": by}
         self._recorder.record(self.lease, self.claim.turn, "permission.resolved", resolved)
         return answer

@@ -1,13 +1,14 @@
--- Gives `runner` the oldest queued turn that it may run, or nothing. Takes or renews the lease on the
+-- Gives `runner` the oldest queued turn that it may run, of the tenant that has fewest running there, or nothing. Takes or renews the lease on the
 -- conversation, raises the epoch on a takeover, and writes `turn.started`, all in one statement's time.
 -- Without `take_new` only conversations that the runner holds already are looked at (it has no room).
 -- A conversation whose files lie on another host is left to that host while it lives, and for as long as a
--- restart takes. A tenant's turns go only to a host that has published, and lately proved, a tier good enough.
+-- restart takes. One tenant among several has at most half of a host's places. A tenant's turns go only to a host that has published, and lately proved, a tier good enough.
 DECLARE
     picked record;
     me conversations_runnerhost;
     only_tenant uuid;
     wanted text[];
+    most bigint;
     started timestamptz := clock_timestamp();
     new_epoch bigint;
 BEGIN
@@ -22,6 +23,14 @@ BEGIN
         SELECT t.id INTO only_tenant FROM tenants_tenant t ORDER BY t.created_at, t.id LIMIT 1;
     END IF;
 
+    IF me.places > 0 AND (SELECT count(*) FROM (SELECT 1 FROM tenants_tenant LIMIT 2) AS two) > 1 THEN
+        most := (me.places + 1) / 2;
+    END IF;
+
+    WITH busy AS MATERIALIZED (
+        SELECT b.tenant_id, count(*) AS turns FROM conversations_turn b
+        JOIN conversations_conversation held ON held.id = b.conversation_id
+        WHERE b.state IN ('running', 'waiting') AND held.holder = runner GROUP BY b.tenant_id)
     SELECT t.id AS turn_id, t.tenant_id, t.conversation_id, t.author_id, t.prompt, t.client_id, t.created_at,
            c.epoch, c.holder, c.lease_until, c.last_seq, c.model, c.permission_mode,
            c.files_on, a.model AS assistant_model, a.system_prompt,
@@ -33,7 +42,8 @@ BEGIN
     JOIN conversations_conversation c ON c.id = t.conversation_id
     JOIN conversations_assistant a ON a.id = c.assistant_id
     JOIN tenants_tenant ten ON ten.id = t.tenant_id
-    WHERE t.state = 'queued'
+    LEFT JOIN busy ON busy.tenant_id = t.tenant_id
+    WHERE t.state = 'queued' AND (most IS NULL OR coalesce(busy.turns, 0) < most)
       AND ten.least_tier = ANY(wanted) AND (me.any_tenant OR t.tenant_id = only_tenant)
       AND NOT EXISTS (
           SELECT 1 FROM conversations_turn other
@@ -45,7 +55,7 @@ BEGIN
                     OR (t.created_at < started - interval '15 seconds' AND NOT EXISTS (
                         SELECT 1 FROM conversations_runnerhost h
                         WHERE h.name = c.files_on AND h.seen_at > started - interval '15 seconds')))))
-    ORDER BY t.created_at
+    ORDER BY coalesce(busy.turns, 0), t.created_at
     LIMIT 1
     FOR UPDATE OF c, t SKIP LOCKED;
     IF NOT FOUND THEN

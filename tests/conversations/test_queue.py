@@ -11,8 +11,9 @@ from conversations import leases
 from conversations.leases import Claim, Lease
 from conversations.models import Control, Conversation, RunnerHost, Turn, TurnState
 from tenants.context import tenant_context
-from tests.cast import House, Person
+from tests.cast import House, Person, found_house
 from tests.conversations.stage import Hands, events_of, kinds, live_host, say, turn_of
+from tests.servers import TestServers
 
 
 def test_a_claim_starts_the_turn_and_says_so(house: House) -> None:
@@ -230,3 +231,48 @@ def test_a_conversation_with_a_turn_that_may_be_lost_is_not_warmed_up(house: Hou
     assert leases.take_lease(hands.runner, caller.tenant_id, hands.claim.conversation) is None
     hands.finish()
     assert leases.take_lease(hands.runner, caller.tenant_id, hands.claim.conversation) == hands.claim.epoch
+
+
+def claims_of(name: str, *houses: House) -> list[str]:
+    """Whose turns, of these houses alone, the runner is given, in this order; other tests' may wait as well."""
+    slugs = {house.id: house.slug for house in houses}
+    return [slugs[claim.tenant] for claim in _claim_all(name) if claim.tenant in slugs]
+
+
+def test_a_tenant_has_at_most_half_of_a_hosts_places(house: House) -> None:
+    other, host = found_house("other"), live_host(places=4)
+    _claim_all(live_host())
+    for _ in range(5):
+        say(house.member.caller)
+    say(other.owner.caller)
+    assert claims_of(host, house, other).count(house.slug) == 2
+    assert claims_of(host, house, other) == []
+    assert claims_of(live_host(places=5), house, other).count(house.slug) == 3
+
+
+def test_a_place_goes_to_the_tenant_that_has_fewest(house: House) -> None:
+    other, host = found_house("other"), live_host(places=8)
+    _claim_all(live_host())
+    for _ in range(3):
+        say(house.member.caller)
+    for _ in range(3):
+        say(other.owner.caller)
+    assert claims_of(host, house, other) == [house.slug, other.slug] * 3
+
+
+def test_room_is_wanted_by_who_has_waited_a_while_for_nothing_else(
+    house: House, servers: TestServers
+) -> None:
+    with servers.as_admin() as admin:  # what other tests have left
+        admin.execute("UPDATE conversations_turn SET created_at = clock_timestamp() WHERE state = 'queued'")
+    assert not leases.is_room_wanted()
+    first = say(house.member.caller)
+    assert not leases.is_room_wanted(), "only just queued"
+    with tenant_context(house.id):
+        Turn.objects.filter(id=first.turn).update(created_at=timezone.now() - timedelta(seconds=6))
+    assert leases.is_room_wanted()
+    Hands.claiming(first)
+    again = say(house.member.caller, "behind it", first.conversation)
+    with tenant_context(house.id):
+        Turn.objects.filter(id=again.turn).update(created_at=timezone.now() - timedelta(seconds=6))
+    assert not leases.is_room_wanted(), "it waits for the turn before it"

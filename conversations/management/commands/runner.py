@@ -47,7 +47,14 @@ class Command(BaseCommand):
                 raise CommandError(str(error)) from error
             self.stdout.write(f"runner {name}: sandbox {proof.tier}. {proof.reason}".rstrip())
             self.stdout.flush()
-            host = Host(name, proof, version, settings.UNWALLED_TENANTS, settings.SANDBOX_PROVE_SECONDS)
+            host = Host(
+                name,
+                proof,
+                version,
+                settings.UNWALLED_TENANTS,
+                settings.SANDBOX_PROVE_SECONDS,
+                settings.QUESTION_YIELDS_SECONDS,
+            )
             asyncio.run(_run(host, runner_settings))
 
 
