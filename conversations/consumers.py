@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
 from django.db import Error
 from django.utils.translation import gettext as _
 
@@ -30,9 +31,9 @@ from tenants import audit
 from tenants.access import Caller
 from tenants.authentication import caller_for_scope, has_key, headers_of
 from tenants.context import across_tenants, in_tenant
-from tenants.errors import ApiError, AuthenticationError, InvalidRequest, NotFound
+from tenants.errors import ApiError, AuthenticationError, InvalidRequest, NotFound, RateLimited
 from tenants.origins import is_ours
-from tenants.rates import rates
+from tenants.rates import Window, rates
 
 logger = logging.getLogger("parley.socket")
 
@@ -84,6 +85,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self.drafted: UUID | None = None
         self.watching: asyncio.Task[None] | None = None
         self.left = False
+        self.refusals = Window(settings.KEY_FRAMES_PER_SECOND)
         if not has_key(self.scope) and not same_origin(self.scope):
             await self.close()
             return
@@ -159,12 +161,17 @@ class ChatConsumer(AsyncWebsocketConsumer):
             return
         frame: Frame = {}
         try:
-            frame = parsed(text_data)
+            try:
+                frame = parsed(text_data)
+            finally:  # Bad ones count too.
+                rates().count_frame(self.caller)
             if frame["type"] in ASKED_FIRST and not await self._is_welcome():
                 return
             await getattr(self, self.commands[frame["type"]])(frame)
         except AuthenticationError as error:
             await self.show_out(error)
+        except RateLimited as error:
+            await self._slow_down(error, frame)
         except ApiError as error:
             await self.note_refusal(frame, error)
             await self.say(error_frame(error) | subject_of(frame))
@@ -176,6 +183,13 @@ class ChatConsumer(AsyncWebsocketConsumer):
         if error.status in audit.REFUSALS:
             call, about = f"socket {frame['type']}", audit.object_of(named_by(frame))
             await across_tenants(audit.note_refusal, self.caller, call, error.status, about)
+
+    async def _slow_down(self, error: RateLimited, frame: Frame) -> None:
+        """Say so; who goes on regardless is shut out."""
+        if self.refusals.hit():
+            await self.say(error_frame(error) | subject_of(frame))
+        else:
+            await self.leave(REFUSED + error.status, error)
 
     async def subscribe(self, frame: Frame) -> None:
         after = frame.get("after")

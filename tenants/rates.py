@@ -1,11 +1,13 @@
 """How much one API key, or one signed-in member, may do: counted in Redis for all web processes together.
 
 A rate counts over five seconds, so that a burst which is no flood passes. Without Redis nobody is refused.
+Frames of sockets are counted here, in memory: a trip for each would cost what it is meant to spare.
 """
 
 import logging
 import time
 from asyncio import AbstractEventLoop, get_running_loop
+from collections import deque
 from collections.abc import Awaitable
 from math import ceil
 from uuid import UUID
@@ -30,6 +32,30 @@ PATIENCE = 1.0
 SOCKET_LIVES = 15
 
 
+class Window:
+    """So many a second, over five seconds, in this process.
+
+    Not out of `limits`: its storage in memory tidies up behind each hit, on a thread, through all that it has.
+    """
+
+    def __init__(self, per_second: int) -> None:
+        self._times: deque[float] = deque(maxlen=max(1, per_second * WINDOW))
+
+    def hit(self) -> bool:
+        """Whether there is room for one more, which then counts."""
+        if len(self._times) == self._times.maxlen and self.seconds_until_free() > 0:
+            return False
+        self._times.append(time.monotonic())
+        return True
+
+    def seconds_until_free(self) -> float:
+        """Until the oldest counts no more."""
+        return self._times[0] + WINDOW - time.monotonic()
+
+    def is_idle(self) -> bool:
+        return not self._times or self._times[-1] + WINDOW <= time.monotonic()
+
+
 class Rates:
     """The counters, as one event loop sees them."""
 
@@ -42,6 +68,16 @@ class Rates:
             connection_pool=self._redis.connection_pool,  # type: ignore[arg-type]  # as its text says
         )
         self._limiter = MovingWindowRateLimiter(storage)
+        self._frames: dict[str, Window] = {}
+
+    def count_frame(self, caller: Caller) -> None:
+        """RateLimited when the caller has sent too many frames lately, over all their sockets of this process."""
+        who = _who(caller)
+        if who not in self._frames:
+            self._frames[who] = Window(settings.KEY_FRAMES_PER_SECOND)
+        if not self._frames[who].hit():
+            seconds = ceil(self._frames[who].seconds_until_free())
+            raise RateLimited(_("Too many at once. Try again in a moment."), retry_after=max(1, seconds))
 
     async def count_message(self, caller: Caller) -> None:
         """RateLimited when the caller has sent too many messages lately."""
@@ -61,7 +97,13 @@ class Rates:
         await _unless_away(self._count_socket(caller, socket), 0)
 
     async def close_socket(self, caller: Caller, socket: UUID) -> None:
+        # Not at once: who closes and opens again begins no new count.
+        get_running_loop().call_later(WINDOW, self._forget, _who(caller))
         await _unless_away(self._redis.zrem(_sockets(caller), str(socket)), 0)
+
+    def _forget(self, who: str) -> None:
+        if who in self._frames and self._frames[who].is_idle():
+            del self._frames[who]
 
     async def _count(self, what: str, per_second: int, caller: Caller) -> None:
         limit = RateLimitItemPerSecond(per_second * WINDOW, WINDOW, namespace=what)

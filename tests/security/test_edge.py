@@ -8,12 +8,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.test import AsyncClient
 
+from conversations.consumers import MOST_SUBSCRIPTIONS
 from tenants import rates as rates_module
 from tenants.errors import RateLimited
 from tenants.rates import Rates, rates
 from tests.cast import Person
+from tests.conversations.stage import say
 from tests.conversations.test_consumers import Socket, enter, sockets
 
 __all__ = ["sockets"]  # a fixture
@@ -64,10 +67,17 @@ def tight(settings: Any) -> None:
     settings.KEY_MESSAGES_PER_SECOND = 1
 
 
+@pytest.fixture
+def few_frames(settings: Any) -> None:
+    """Five within five seconds."""
+    settings.KEY_FRAMES_PER_SECOND = 1
+
+
 def test_t22_the_limits_are_what_the_contract_allows(settings: Any) -> None:
     assert settings.KEY_SOCKETS == 100
     assert settings.KEY_SOCKETS_PER_SECOND == 20
     assert settings.KEY_MESSAGES_PER_SECOND == 20
+    assert settings.KEY_FRAMES_PER_SECOND == 100
 
 
 async def test_t22_twenty_messages_in_one_second_pass(owner: Person, sockets: AsyncExitStack) -> None:
@@ -149,6 +159,99 @@ async def test_t22_sockets_of_a_lost_web_process_are_forgotten(
         await rates().open_socket(owner.caller, uuid4())
     await asyncio.sleep(1.2)
     await rates().open_socket(owner.caller, uuid4())
+
+
+def _fifty(person: Person) -> list[str]:
+    return [str(say(person.caller).conversation) for _ in range(MOST_SUBSCRIPTIONS)]
+
+
+async def test_t22_a_page_that_opens_fifty_conversations_is_no_flood(
+    owner: Person, sockets: AsyncExitStack
+) -> None:
+    opened = await sync_to_async(_fifty)(owner)
+    socket = await enter(sockets, Socket.of(owner))
+    for conversation in opened:
+        await socket.tell("subscribe", conversation=conversation)
+        await socket.tell("warm", conversation=conversation)
+        await socket.tell("set", conversation=conversation, model="other")
+    changed = [await socket.hear() for _ in opened]
+    assert {(frame["type"], frame.get("model")) for frame in changed} == {("conversation.updated", "other")}
+    await socket.lives()
+
+
+FLOODS = {
+    "ping": '{"type": "ping"}',
+    "message": '{"type": "message", "id": "7", "content": []}',
+    "garbage": "no JSON",
+    "subscribe": '{"type": "subscribe", "conversation": "x"}',
+}
+
+
+@pytest.mark.usefixtures("few_frames")
+@pytest.mark.parametrize("frame", FLOODS.values(), ids=FLOODS)
+async def test_t22_a_flood_of_frames_gets_errors_and_its_socket_lives_on(
+    owner: Person, member: Person, sockets: AsyncExitStack, frame: str
+) -> None:
+    socket, another = [await enter(sockets, Socket.of(owner)) for _ in range(2)]
+    for _ in range(5):
+        await socket.send_to(text_data=frame)
+        assert (await socket.hear()).get("error", {}).get("type") != "rate_limit_error"
+    # It is one count over all sockets of a key, and each key has its own.
+    for one in (socket, another):
+        await one.send_to(text_data=frame)
+        assert await one.hear_error() == "rate_limit_error"
+    await (await enter(sockets, Socket.of(member))).lives()
+    await asyncio.sleep(5)
+    await socket.lives()
+
+
+@pytest.mark.usefixtures("few_frames")
+async def test_t22_a_refused_message_or_answer_to_a_question_is_told_by_its_name(
+    owner: Person, sockets: AsyncExitStack
+) -> None:
+    socket, name = await enter(sockets, Socket.of(owner)), str(uuid4())
+    for _ in range(5):
+        await socket.lives()
+    await socket.tell("permission", request=name, decision="allow")
+    refused = await socket.hear()
+    assert (refused["error"]["type"], refused["request"]) == ("rate_limit_error", name)
+    await socket.tell("message", id=name, content="hello")
+    refused = await socket.hear()
+    assert (refused["error"]["type"], refused["id"]) == ("rate_limit_error", name)
+
+
+@pytest.mark.usefixtures("few_frames")
+async def test_t22_who_floods_on_regardless_is_closed_with_a_code(
+    owner: Person, sockets: AsyncExitStack
+) -> None:
+    socket, another = Socket.of(owner), await enter(sockets, Socket.of(owner))
+    assert await socket.opened()
+    for _ in range(5 + 5 + 1):
+        await socket.send_to(text_data="no JSON")
+    assert [await socket.hear_error() for _ in range(5)] == ["invalid_request_error"] * 5
+    assert [await socket.hear_error() for _ in range(5 + 1)] == ["rate_limit_error"] * 6
+    assert await socket.close_code() == 4429
+    await socket.disconnect()
+    # To come back is no new beginning, and to be refused no offence of one's other sockets.
+    for one in (another, await enter(sockets, Socket.of(owner))):
+        await one.tell("ping")
+        assert await one.hear_error() == "rate_limit_error"
+
+
+@pytest.mark.usefixtures("few_frames")
+async def test_t22_frames_are_counted_without_redis_and_forgotten_once_nobody_is_there(
+    owner: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rates_module, "WINDOW", 1)
+    away, socket = Rates("redis://127.0.0.1:1"), uuid4()
+    away.count_frame(owner.caller)
+    with pytest.raises(RateLimited) as refused:
+        away.count_frame(owner.caller)
+    assert refused.value.retry_after == 1
+    await away.close_socket(owner.caller, socket)
+    assert len(away._frames) == 1
+    await asyncio.sleep(1.1)
+    assert len(away._frames) == 0
 
 
 @pytest.mark.usefixtures("tight")
