@@ -26,7 +26,7 @@ from conversations.history import thread_of
 from conversations.nudges import nudge_runners
 from conversations.people import People
 from conversations.rendering import Thread
-from conversations.turns import Submission, draft, submit_turn
+from conversations.turns import Submission, discard_draft, draft, submit_turn
 from tenants import audit
 from tenants.access import Caller
 from tenants.authentication import caller_for_scope, has_key, headers_of
@@ -152,7 +152,19 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await asyncio.gather(*tasks, return_exceptions=True)
         if self.watching:
             await rates().close_socket(self.caller, self.id)
+        if self.drafted:
+            await self._discard(self.drafted)
         raise StopConsumer
+
+    async def _discard(self, drafted: UUID) -> None:
+        """Nobody knows of the draft but this socket: its process is of no use any more."""
+        try:
+            discarded = await in_tenant(self.caller.tenant_id, discard_draft, self.caller, drafted)
+        except Error as error:
+            logger.warning("A draft stays until it is a day old: %s", error)
+        else:
+            if discarded:
+                await nudge_runners("", "dispose")
 
     # Frames -----------------------------------------------------------------------------------------------
 

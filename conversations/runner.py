@@ -32,6 +32,7 @@ from conversations.recorder import Recorder, wait_for
 from conversations.running import RunningTurn
 from conversations.transcripts import TranscriptStore
 from conversations.waiting import explain_waiting
+from conversations.warming import WarmUps
 from tenants.context import across_tenants, in_tenant
 from tenants.errors import ApiError
 
@@ -73,6 +74,7 @@ class Runner:
         self.ended: Counter[str] = Counter()
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._warming: set[UUID] = set()
+        self._warm_ups = WarmUps(self._warm)
         self._others: set[asyncio.Task[Any]] = set()
         self._look = asyncio.Event()
         self._disposing = asyncio.Event()
@@ -392,7 +394,7 @@ class Runner:
                 case "runner.dispose":
                     self._disposing.set()
                 case "runner.warm":
-                    self._spawn(self._warm(UUID(message["tenant"]), UUID(message["conversation"])))
+                    self._spawn(self._warm_ups.ask(UUID(message["tenant"]), UUID(message["conversation"])))
 
     async def _take_controls(self) -> None:
         async with self._heeding:

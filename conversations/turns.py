@@ -218,6 +218,13 @@ def draft(caller: Caller, assistant: object | None = None) -> Conversation:
     )
 
 
+def discard_draft(caller: Caller, conversation: UUID) -> bool:
+    """Delete a conversation that was prepared and never used; whether it was there, and unused."""
+    unused = Conversation.objects.filter(id=conversation, author_id=caller.member_id, last_seq=0)
+    row = unused.select_for_update().first()
+    return row is not None and row.delete()[0] > 0
+
+
 def _uuid(name: str, value: object) -> UUID | None:
     if value is None:
         return None

@@ -514,6 +514,35 @@ async def test_a_draft_that_was_tidied_away_is_no_hindrance(member: Person, sock
     assert (await socket.hear())["type"] == "turn.queued"
 
 
+async def test_a_draft_goes_with_the_socket_that_did_not_use_it(
+    member: Person, sockets: AsyncExitStack
+) -> None:
+    leaving, staying = [await enter(sockets, Socket.of(member)) for _ in range(2)]
+    for socket in (leaving, staying):
+        await socket.tell("warm")
+        await socket.lives()
+    assert len(await sync_to_async(_conversations)(member)) == 2
+    await leaving.disconnect()
+    (kept,) = await sync_to_async(_conversations)(member)
+    await staying.tell("message", id=str(uuid4()), content="hello")
+    assert (await staying.until("conversation.updated"))[0]["conversation"] == kept
+    await staying.disconnect()
+    assert await sync_to_async(_conversations)(member) == [kept]
+
+
+async def test_a_draft_that_something_was_set_on_is_none_any_more(
+    member: Person, sockets: AsyncExitStack
+) -> None:
+    socket = await enter(sockets, Socket.of(member))
+    await socket.tell("warm")
+    await socket.lives()
+    (drafted,) = await sync_to_async(_conversations)(member)
+    await socket.tell("set", conversation=drafted, model="small")
+    await socket.lives()
+    await socket.disconnect()
+    assert await sync_to_async(_conversations)(member) == [drafted]
+
+
 def _conversations(person: Person) -> list[str]:
     with tenant_context(person.caller.tenant_id):
         rows = Conversation.objects.filter(author_id=person.caller.member_id)
