@@ -26,20 +26,28 @@ from tenants.context import across_tenants
 from tenants.errors import ApiError, InvalidRequest, NotFound, PermissionDenied, TooLarge
 from tenants.origins import is_foreign
 from tenants.people_api import router as people_router
+from tenants.rates import rates
 
 logger = logging.getLogger("parley.api")
 
+# `submit_turn` counts them already. A second trip would only make their first words later.
+COUNTED_AS_MESSAGES = frozenset({"chat_stream", "submit"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PATIENCE = {429: 1, 529: 5}  # seconds to wait, where the error itself does not say
 
 
 async def authenticate(request: HttpRequest) -> Caller:
-    """The caller of an API request. With a cookie, nothing is changed for a page that is not ours."""
+    """The caller of an API request. With a cookie, nothing is changed for a page that is not ours.
+
+    RateLimited where the caller has made too many calls lately.
+    """
     caller = await caller_for_request(request)
     if caller.via == "session" and request.method not in SAFE_METHODS:
         headers = request.headers
         if is_foreign(headers.get("origin"), headers.get("sec-fetch-site"), headers.get("host", "")):
             raise PermissionDenied(_("A page of another origin can't act here. Use an API key."))
+    if request.resolver_match is None or request.resolver_match.url_name not in COUNTED_AS_MESSAGES:
+        await rates().count_call(caller)
     return caller
 
 

@@ -83,6 +83,10 @@ class Rates:
         """RateLimited when the caller has sent too many messages lately."""
         await self._count("messages", settings.KEY_MESSAGES_PER_SECOND, caller)
 
+    async def count_call(self, caller: Caller) -> None:
+        """RateLimited when the caller has made too many calls over HTTP lately, other than messages."""
+        await self._count("calls", settings.KEY_CALLS_PER_SECOND, caller)
+
     async def open_socket(self, caller: Caller, socket: UUID) -> None:
         """Count a new socket; RateLimited when the caller has too many, or opened too many lately."""
         await self._count("sockets", settings.KEY_SOCKETS_PER_SECOND, caller)

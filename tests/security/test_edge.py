@@ -77,7 +77,7 @@ def test_t22_the_limits_are_what_the_contract_allows(settings: Any) -> None:
     assert settings.KEY_SOCKETS == 100
     assert settings.KEY_SOCKETS_PER_SECOND == 20
     assert settings.KEY_MESSAGES_PER_SECOND == 20
-    assert settings.KEY_FRAMES_PER_SECOND == 100
+    assert settings.KEY_CALLS_PER_SECOND == settings.KEY_FRAMES_PER_SECOND == 100
 
 
 async def test_t22_twenty_messages_in_one_second_pass(owner: Person, sockets: AsyncExitStack) -> None:
@@ -159,6 +159,36 @@ async def test_t22_sockets_of_a_lost_web_process_are_forgotten(
         await rates().open_socket(owner.caller, uuid4())
     await asyncio.sleep(1.2)
     await rates().open_socket(owner.caller, uuid4())
+
+
+async def test_t22_a_flood_of_calls_is_refused_and_told_when_to_come_back(
+    owner: Person, member: Person, settings: Any
+) -> None:
+    settings.KEY_CALLS_PER_SECOND = 1
+
+    async def call(path: str, person: Person = owner) -> Any:
+        return await AsyncClient().get(f"/v1/{path}", headers={"x-api-key": person.key})
+
+    places = ("conversations", "members", "credentials", "api-keys", f"conversations/{uuid4()}/events")
+    assert [(await call(place)).status_code for place in places] == [200, 200, 200, 200, 404]
+    refused = await call("members")
+    assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert 1 <= int(refused.headers["retry-after"]) <= 5
+    assert (await call("members", member)).status_code == 200
+    # Whoever has no calls left may still send messages, which count as such alone.
+    assert [(await _submit(owner.key)).status_code for _ in range(6)] == [404] * 6
+    assert await _chat(owner.key) == 200
+    settings.KEY_MESSAGES_PER_SECOND = 1
+    assert [(await _submit(member.key)).status_code for _ in range(6)] == [404] * 5 + [429]
+    assert await _chat(member.key) == 429
+    assert (await call("members", member)).status_code == 200
+
+
+async def _chat(key: str) -> int:
+    answer = await AsyncClient().generic(
+        "POST", "/v1/chat/stream", b'{"message": "x"}', "application/json", headers={"x-api-key": key}
+    )
+    return answer.status_code
 
 
 def _fifty(person: Person) -> list[str]:
@@ -255,10 +285,14 @@ async def test_t22_frames_are_counted_without_redis_and_forgotten_once_nobody_is
 
 
 @pytest.mark.usefixtures("tight")
-async def test_t22_without_redis_nobody_is_refused(owner: Person, caplog: pytest.LogCaptureFixture) -> None:
+async def test_t22_without_redis_nobody_is_refused(
+    owner: Person, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.KEY_CALLS_PER_SECOND = 1
     away = Rates("redis://127.0.0.1:1")
     for _ in range(7):
         await away.count_message(owner.caller)
+        await away.count_call(owner.caller)
         await away.open_socket(owner.caller, uuid4())
     assert "Redis is away" in caplog.text
 
