@@ -36,7 +36,7 @@ class TurnAccount:
         self.conversation = conversation
         self.author = author
         self.turn = turn
-        self._opened: dict[str, ModelCredential] = {}
+        self._opened: dict[Grant, ModelCredential] = {}
 
     async def admit(self) -> Grant:
         """One trip. Refused says what is missing; a database that is away for two seconds delays it only."""
@@ -55,16 +55,17 @@ class TurnAccount:
         credential = credential_for(self.tenant, self.author)
         if why := used_up(credential.tenant):
             raise Refused(why, "billing_error", 402)
-        self._opened[str(credential.id)] = credential
-        return Grant(
+        grant = Grant(
             Upstream(credential.kind, credential.base_url, credential.secret),
             str(credential.id),
             frozenset(credential.tenant.allowed_models),
         )
+        self._opened[grant] = credential
+        return grant
 
     async def settle(self, grant: Grant, spending: Spending) -> None:
         """One trip, tried again for a minute: what is not entered is missing in the month's sum."""
-        credential = self._opened[grant.credential]
+        credential = self._opened[grant]
         state = SAID.get(spending.status)
         news = state if state != credential.state else None
         if news is None and spending.tokens is None:
@@ -82,7 +83,7 @@ class TurnAccount:
         payer = Payer(self.tenant, self.conversation, self.turn, self.author, credential.id, credential.kind)
         keep(payer, spending)
         if state is not None:
-            mark_credential(credential.id, state)
+            mark_credential(credential, state)
 
 
 def model_addresses_of(host: str, port: int) -> list[str]:

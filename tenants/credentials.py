@@ -24,7 +24,10 @@ OAUTH_TERMS = gettext_lazy(
 
 @dataclass(frozen=True, slots=True)
 class ModelCredential:
-    """An opened credential: where requests go, the secret that goes with them, and the tenant whose it is."""
+    """An opened credential: where requests go, the secret that goes with them, and the tenant whose it is.
+
+    `sealed` is the secret as it was stored then.
+    """
 
     id: UUID
     kind: str
@@ -32,6 +35,7 @@ class ModelCredential:
     secret: str = field(repr=False)
     state: str
     tenant: Tenant
+    sealed: bytes = field(repr=False)
 
 
 def credential_for(tenant_id: UUID, member_id: UUID) -> ModelCredential:
@@ -54,7 +58,9 @@ def credential_for(tenant_id: UUID, member_id: UUID) -> ModelCredential:
             _("The credential %(name)s can't be opened on this server. Enter it again.") % {"name": row.name}
         ) from error
     row.mark_used()
-    return ModelCredential(row.id, row.kind, row.base_url or ANTHROPIC, secret, row.state, row.tenant)
+    return ModelCredential(
+        row.id, row.kind, row.base_url or ANTHROPIC, secret, row.state, row.tenant, bytes(row.sealed_secret)
+    )
 
 
 def kind_for(tenant_id: UUID, member_id: UUID) -> str | None:
@@ -67,6 +73,11 @@ def no_credential() -> InvalidRequest:
     return InvalidRequest(_("There is no credential yet. Enter one under Credentials."))
 
 
-def mark_credential(credential_id: UUID, state: CredentialState) -> None:
-    """Keep what the model's server said to a credential, when it is news. Inside the tenant's context."""
-    Credential.objects.filter(id=credential_id).exclude(state=state).update(state=state)
+def mark_credential(used: ModelCredential, state: CredentialState) -> None:
+    """Keep what the model's server said to a credential, when it is news. Inside the tenant's context.
+
+    Said too late, to a secret that was replaced meanwhile, it is said of nothing. (One that a rotation sealed anew
+    looks replaced as well: the next request tells again.)
+    """
+    same = Credential.objects.filter(id=used.id, sealed_secret=used.sealed)
+    same.exclude(state=state).update(state=state)

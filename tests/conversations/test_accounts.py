@@ -1,11 +1,11 @@
 """Who pays: the claim's choice is the account's choice, and what is revoked counts no more."""
 
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
-from claude_runner import Refused, Spending
+from claude_runner import Grant, Refused, Spending
 from conversations.accounts import TurnAccount
 from conversations.launch import launch_of
 from tenants.context import in_tenant, tenant_context
@@ -93,3 +93,35 @@ async def test_what_the_server_says_to_a_credential_is_kept_when_it_is_news(hous
         await account.settle(grant, Spending(UUID(int=status), status))
         states.append((await in_tenant(house.id, Credential.objects.get, id=kept.id)).state)
     assert states == ["untried", "untried", "working", "working", "refused", "working", "refused"]
+
+
+def replace_secret(credential: Credential, secret: str) -> None:
+    credential.secret = secret
+    credential.save(update_fields=["sealed_secret", "last4", "state"])
+
+
+async def test_what_the_server_says_too_late_is_not_said_of_the_secret_in_its_place(house: House) -> None:
+    kept = await in_tenant(house.id, keep, house.owner, "api_key")
+    account = account_of(house.owner)
+
+    async def heard(grant: Grant, status: int) -> str:
+        await account.settle(grant, Spending(uuid4(), status))
+        return (await in_tenant(house.id, Credential.objects.get, id=kept.id)).state
+
+    late = await account.admit()
+    await in_tenant(house.id, replace_secret, kept, "sk-better")
+    assert await heard(late, 401) == "untried"
+    assert await heard(late, 200) == "untried"
+    fresh = await account.admit()
+    assert (
+        (late.credential, late.upstream.secret)
+        != (fresh.credential, fresh.upstream.secret)
+        == (
+            str(kept.id),
+            "sk-better",
+        )
+    )
+    assert await heard(late, 401) == "untried"
+    assert await heard(fresh, 200) == "working"
+    assert await heard(late, 401) == "working"
+    assert await heard(fresh, 403) == "refused"

@@ -181,11 +181,10 @@ def test_the_command_sets_and_lifts_a_budget(house: House) -> None:
 def test_asking_and_telling_cost_one_statement_each(house: House) -> None:
     account = account_of(house.owner)
     with tenant_context(house.id):
-        credential = Credential.objects.get()
         account._admit()  # notes that the credential is used, once a minute
         with CaptureQueriesContext(connection) as asked:
-            account._admit()
-        opened = account._opened[str(credential.id)]
+            grant = account._admit()
+        opened = account._opened[grant]
         with CaptureQueriesContext(connection) as told:
             account._settle(opened, Spending(uuid4(), 200, "claude-sonnet-5", TOKENS), None)
     assert (len(asked), len(told)) == (1, 1)

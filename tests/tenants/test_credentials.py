@@ -179,7 +179,7 @@ def test_its_use_is_noted_once_a_minute(house: House) -> None:
 def test_what_the_server_said_is_kept_until_the_secret_changes(house: House) -> None:
     kept = keep(house.owner)
     with tenant_context(house.id):
-        mark_credential(kept.id, CredentialState.REFUSED)
+        mark_credential(credential_for(house.id, house.owner.caller.member_id), CredentialState.REFUSED)
         kept = Credential.objects.of(house.owner.caller, kept.id)
         assert kept.state == "refused"
         kept.secret = "sk-another"
