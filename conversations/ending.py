@@ -2,12 +2,13 @@
 
 from uuid import UUID
 
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from conversations.models import Conversation
 from tenants.context import tenant_context
 from tenants.key_parts import destroy_part
-from tenants.models import ApiKey, Invitation, Membership, Tenant
+from tenants.models import ApiKey, Invitation, Membership, Tenant, User
 
 AT_ONCE = 20
 
@@ -33,11 +34,36 @@ def delete_conversations(tenant_id: UUID) -> list[UUID]:
             return ordered
 
 
-def delete_rest(tenant_id: UUID) -> None:
-    """Its key, then all its rows: cut off in between, the tenant is still there to be deleted, and closed."""
+def delete_rest(tenant_id: UUID) -> int:
+    """Its key, then all its rows, and with them the accounts of those who belong nowhere else; how many those were.
+
+    Cut off in between, the tenant is still there to be deleted, and closed.
+    """
     destroy_part(tenant_id)
     with tenant_context(tenant_id):
         # Who is just adding a row waits here, and then finds no tenant.
         tenant = Tenant.objects.select_for_update().get(id=tenant_id)
+        people = list(Membership.objects.values_list("user_id", flat=True))
         Conversation.objects.all().delete()
         tenant.delete()
+        _check_at_once()
+        return sum(_delete_account(person) for person in people)
+
+
+def _check_at_once() -> None:
+    """References to what is deleted are looked for then, not as the transaction commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+
+def _delete_account(person: UUID) -> bool:
+    """Whether the account is gone. It stays where its person operates the platform, or has a row in another tenant.
+
+    Such a row we can't see, but the database can: it refuses. So it does where somebody left that tenant, whose
+    words there keep their author.
+    """
+    try:
+        with transaction.atomic():
+            return User.objects.filter(id=person, is_staff=False, is_superuser=False).delete()[0] > 0
+    except IntegrityError:
+        return False

@@ -5,21 +5,32 @@ And the folders of deleted conversations: gone also where their runner was down,
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from io import StringIO
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from allauth.account.models import EmailAddress
+from django.core.management import call_command
 from pytest_django import Settings
 
 from config.embedded.postgres import programs
 from conversations.disposals import ordered_among
+from conversations.models import Conversation
+from tenants.authentication import memberships_of
+from tenants.context import tenant_context
+from tenants.founding import make_platform_admin
 from tenants.master_keys import SecretError
-from tenants.models import SECRET_FIELD, Tenant
+from tenants.members import remove
+from tenants.models import SECRET_FIELD, Membership, Tenant, User
+from tenants.roles import Role
 from tenants.secrets import unseal
+from tests.cast import House, found_house, someone
 from tests.client import Client
+from tests.conversations.stage import say
 from tests.stack import Installation, Web, eventually
 
 RUNNER = "t9"
@@ -97,6 +108,7 @@ def test_t9_nothing_is_left_of_a_deleted_tenant(place: tuple[Installation, Web],
     assert "is deleted" in told and "has not answered" not in told
     assert count_of(installation, tenant) == {}
     assert not installation.query("SELECT count(*) FROM tenants_tenant WHERE id = %s", tenant)
+    assert not installation.query("SELECT count(*) FROM tenants_user WHERE email LIKE %s", f"{slug}%")
     assert not folder.exists() and not part.exists()
     assert client.call("GET", "/v1/conversations").status_code == 401
     eventually(lambda: any(not process.is_running() for process in live), 5)
@@ -114,6 +126,46 @@ def test_t9_nothing_is_left_of_a_deleted_tenant(place: tuple[Installation, Web],
         unseal(gone, SECRET_FIELD, row, sealed)
     kept, row, sealed = backup[installation.first_run["tenant"]]
     assert unseal(kept, SECRET_FIELD, row, sealed) == "offline"
+
+
+def accounts_of(people: Iterable[User]) -> set[UUID]:
+    ids = [person.id for person in people]
+    assert set(EmailAddress.objects.filter(user_id__in=ids).values_list("user_id", flat=True)) == set(
+        User.objects.filter(id__in=ids).values_list("id", flat=True)
+    )
+    return set(User.objects.filter(id__in=ids).values_list("id", flat=True))
+
+
+def test_t9_the_accounts_of_those_who_belong_nowhere_else_go_with_it(house: House) -> None:
+    here, other = found_house("gone"), house
+    only, left_here, both, left_there, admin, root = people = [someone(f"t9-{n}") for n in range(6)]
+    for person in people:
+        EmailAddress.objects.create(user=person, email=person.email, primary=True, verified=True)
+        joined = here.join(Role.MEMBER, person)
+        if person == left_here:
+            with tenant_context(here.id):
+                remove(here.owner.caller, joined.caller.member_id)
+    other.join(Role.MEMBER, both)
+    former = other.join(Role.MEMBER, left_there)
+    theirs = say(former.caller, "I was here").conversation
+    with tenant_context(other.id):
+        Conversation.objects.filter(id=theirs).update(is_shared=True)
+        remove(other.owner.caller, former.caller.member_id)
+    make_platform_admin(admin.email)
+    User.objects.filter(id=root.id).update(is_superuser=True)
+    assert accounts_of(people) == {person.id for person in people}
+    said = StringIO()
+    call_command("delete_tenant", here.slug, "--yes", stdout=said)
+    assert "3 accounts" in said.getvalue()  # with its owner's
+    assert accounts_of(people) == {both.id, left_there.id, admin.id, root.id}
+    assert not User.objects.filter(id=here.owner.user.id).exists()
+    assert only.id not in accounts_of(people) and left_here.id not in accounts_of(people)
+    # What those who stay have elsewhere is as it was.
+    assert [place.tenant_slug for place in memberships_of(both)] == [other.slug]
+    with tenant_context(other.id):
+        assert Membership.objects.filter(user__in=[both, left_there]).count() == 2
+        author = Conversation.objects.get(id=theirs).author.user
+    assert author == left_there
 
 
 def test_t9_a_deletion_that_was_cut_off_is_repeated(place: tuple[Installation, Web]) -> None:

@@ -1,4 +1,7 @@
-"""`manage.py delete_tenant SLUG`: a tenant with its conversations, files, processes, credentials and key."""
+"""`manage.py delete_tenant SLUG`: a tenant with its conversations, files, processes, credentials and key.
+
+And the accounts of its people, those that belong nowhere else and do not operate the platform.
+"""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -18,7 +21,10 @@ PATIENCE = 30.0
 
 
 class Command(BaseCommand):
-    help = "Delete a tenant for good. May be interrupted and repeated. The accounts of its people stay."
+    help = (
+        "Delete a tenant for good, and the accounts of its people who have nothing in another tenant and do not"
+        " operate the platform. May be interrupted and repeated."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("slug")
@@ -34,9 +40,10 @@ class Command(BaseCommand):
         conversations = delete_conversations(tenant)
         _wake_runners()
         left = wait_until_done(conversations, PATIENCE)
-        delete_rest(tenant)
+        accounts = delete_rest(tenant)
         self.stdout.write(
-            f"{slug} is deleted, with {len(conversations)} folders of conversations ordered away."
+            f"{slug} is deleted, with {len(conversations)} folders of conversations ordered away, and"
+            f" {accounts} accounts that belonged nowhere else."
         )
         for runner, folders in left.items():
             self.stdout.write(
