@@ -55,6 +55,9 @@ PUBLIC_URL = first_given(GIVEN_PUBLIC_URL, _servers.get("url"), f"http://{HOST}:
 REDIS_URL = first_given(GIVEN_REDIS_URL, _servers.get("redis_url"))
 
 
+CONNECT_SECONDS = 5
+
+
 def _database(url: str) -> dict[str, Any]:
     try:
         database: dict[str, Any] = environ.Env.db_url_config(url or "postgres:///parley")
@@ -62,13 +65,15 @@ def _database(url: str) -> dict[str, Any]:
         raise ImproperlyConfigured(
             "DATABASE_URL must look like postgres://user:password@host:port/name"
         ) from error
-    return database | {"CONN_HEALTH_CHECKS": True}
+    # A host that swallows packets would be waited for without end. `?connect_timeout=` in the URL says otherwise.
+    options = {"connect_timeout": CONNECT_SECONDS} | database.get("OPTIONS", {})
+    return database | {"CONN_HEALTH_CHECKS": True, "OPTIONS": options}
 
 
 DATABASES = {"default": _database(DATABASE_URL), "owner": _database(DATABASE_OWNER_URL)}
 # One pool a process: under ASGI every page has a thread of its own, whose connection would end with it.
 # Statements are prepared from their third use on: planning them anew took PostgreSQL most of a turn's time.
-DATABASES["default"].setdefault("OPTIONS", {}).update(
+DATABASES["default"]["OPTIONS"].update(
     server_side_binding=True,
     prepare_threshold=3,
     # A server that is back is noticed in two seconds, however long it was away.

@@ -8,14 +8,19 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 class Relay:
-    """Forwards each connection to `port`. While `pulled` is set, nothing comes through, and nobody is told."""
+    """Forwards each connection to `port`. While `pulled` is set, nothing comes through, and nobody is told.
+
+    While `deaf` is set, who connects gets no answer, nor does it ever.
+    """
 
     def __init__(self, port: int) -> None:
         self.pulled = threading.Event()
+        self.deaf = threading.Event()
         self.port = 0
         self._target = port
         self._loop = asyncio.new_event_loop()
         self._pumping: set[asyncio.Task[None]] = set()
+        self._unheard: list[asyncio.StreamWriter] = []
 
     async def _serve(self, ready: threading.Event) -> None:
         server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
@@ -24,6 +29,9 @@ class Relay:
         await server.serve_forever()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.deaf.is_set():
+            self._unheard.append(writer)
+            return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         for source, sink in ((reader, far_writer), (far_reader, writer)):
             pump = asyncio.create_task(self._pump(source, sink))
@@ -49,6 +57,11 @@ class Relay:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(serving, *self._pumping, return_exceptions=True))
         self._loop.close()
+
+    def cut(self) -> None:
+        """End every connection."""
+        for pump in list(self._pumping):
+            self._loop.call_soon_threadsafe(pump.cancel)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
