@@ -52,16 +52,25 @@ class CredentialForm(forms.Form):
         if not caller.may(Action.MANAGE_CREDENTIALS):
             del self.fields["owner"]
 
-    def save(self) -> Credential | None:
-        """The new credential, or None and an error that says what is wrong. Needs a valid form."""
+    def draft(self) -> CredentialDraft | None:
+        """What was entered, found good; or None, and errors that say what is wrong.
+
+        Resolves the name of a server, which may take seconds: not inside a transaction.
+        """
+        if not self.is_valid():
+            return None
         given = self.cleaned_data
         try:
-            draft = CredentialDraft.checked(
+            return CredentialDraft.checked(
                 name=given["name"], kind=given["kind"], secret=given["secret"], base_url=given["base_url"]
             )
         except InvalidRequest as error:
             self.add_error(None, error.message)
             return None
+
+    def keep(self, draft: CredentialDraft) -> Credential:
+        """The new credential. Inside the tenant's context."""
+        given = self.cleaned_data
         return Credential.objects.create_for(
             self.caller, draft, default=given["default"], owner=given.get("owner", "member")
         )

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -29,7 +30,9 @@ from conversations.surroundings import Surroundings, grouped
 from tenants.access import Caller
 from tenants.acts import Act
 from tenants.authentication import memberships_of
+from tenants.context import tenant_context
 from tenants.errors import ApiError, NotFound, PermissionDenied
+from tenants.middleware import names_its_tenant
 from tenants.models import Credential, User
 from tenants.roles import Action
 
@@ -116,16 +119,24 @@ def conversations(request: TenantRequest, slug: str) -> HttpResponse:
     return render(request, "conversations/_conversations.html", context)
 
 
+@names_its_tenant
 @require_http_methods(["GET", "POST"])
 def credentials(request: TenantRequest, slug: str) -> HttpResponse:
-    keeps = request.caller.may(Action.KEEP_CREDENTIALS)
-    form = CredentialForm(request.caller, request.POST or None) if keeps else None
+    """What the tenant and the caller keep; a POST adds one."""
+    caller = request.caller
+    form = CredentialForm(caller, request.POST or None) if caller.may(Action.KEEP_CREDENTIALS) else None
+    draft = None
     if request.method == "POST":
-        request.caller.require(Action.KEEP_CREDENTIALS)
-        if form is not None and form.is_valid() and (added := form.save()):
-            messages.success(request, _("%(name)s was added.") % {"name": added.name})
-            return redirect("credentials", slug)
-    return _credentials(request, form)
+        caller.require(Action.KEEP_CREDENTIALS)
+        # Others shall not wait for a connection while somebody's name server takes its time.
+        connection.close()
+        draft = form.draft() if form is not None else None
+    with tenant_context(caller.tenant_id):
+        if form is None or draft is None:
+            return _credentials(request, form)
+        added = form.keep(draft)
+    messages.success(request, _("%(name)s was added.") % {"name": added.name})
+    return redirect("credentials", slug)
 
 
 @require_POST

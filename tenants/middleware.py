@@ -55,12 +55,18 @@ def _signed(request: HttpRequest, answer: HttpResponseBase) -> HttpResponseBase:
     return answer
 
 
+def names_its_tenant[V: Callable[..., Any]](view: V) -> V:
+    """A view that begins with something slow: it is called in no transaction, and names its tenant after that."""
+    view.names_its_tenant = True  # type: ignore[attr-defined]
+    return view
+
+
 class CurrentTenantMiddleware(_Middleware):
     """Runs a page of /t/<slug>/… inside its tenant's context, for members only: strangers get 404.
 
     Sets `request.caller`, `request.membership`, and `request.memberships`, all that the person has.
-    The view is one short transaction, undone if it raises;
-    an async view names its tenant itself. Stands last, since it calls the view.
+    The view is one short transaction, undone if it raises; one that is async, or `names_its_tenant`,
+    sees to that itself. Stands last, since it calls the view.
     """
 
     def process_view(
@@ -78,7 +84,7 @@ class CurrentTenantMiddleware(_Middleware):
         request.memberships = everywhere  # type: ignore[attr-defined]
         request.membership = found[0]  # type: ignore[attr-defined]
         request.caller = found[0].as_caller()  # type: ignore[attr-defined]
-        if iscoroutinefunction(view):
+        if iscoroutinefunction(view) or getattr(view, "names_its_tenant", False):
             return None
         try:
             with tenant_context(found[0].tenant_id):
@@ -88,12 +94,15 @@ class CurrentTenantMiddleware(_Middleware):
             return page_for(request, error)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
-        return page_for(request, error) if isinstance(error, ApiError) else None
+        if not isinstance(error, ApiError):
+            return None
+        _note_refusal(request, error)
+        return page_for(request, error)
 
 
 def _note_refusal(request: HttpRequest, error: ApiError) -> None:
-    if error.status in REFUSALS and request.resolver_match:
-        caller: Caller = request.caller  # type: ignore[attr-defined]
+    caller: Caller | None = getattr(request, "caller", None)
+    if caller and error.status in REFUSALS and request.resolver_match:
         note_refusal(caller, call_of(request), error.status, object_of(request.resolver_match.kwargs))
 
 

@@ -1,11 +1,13 @@
 """The pages as a browser without scripts gets them, each of them also as a stranger."""
 
 import re
+import socket
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.urls import get_resolver
 from django.utils import timezone
@@ -15,10 +17,11 @@ from conversations import history
 from conversations.leases import release_lease
 from conversations.models import Conversation
 from conversations.surroundings import label_of
+from tenants.acts import Act
 from tenants.context import tenant_context
 from tenants.drafts import CredentialDraft
 from tenants.invitations import invite
-from tenants.models import ApiKey, Credential
+from tenants.models import ApiKey, AuditEvent, Credential
 from tenants.roles import Role
 from tests.cast import House, Person
 from tests.conversations.stage import Hands, say
@@ -242,6 +245,34 @@ def test_a_wrong_credential_says_what_is_wrong(house: House, change: dict[str, s
     assert answer.status_code == 400 and said in text_of(found)
     assert found.xpath("//input[@name='name']/@value") == ["Typed name"]
     assert not found.xpath("//input[@name='secret']/@value")
+
+
+def test_nothing_of_the_database_is_held_while_a_servers_name_is_looked_up(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[tuple[bool, bool]] = []
+
+    def resolve(host: str, port: int, **more: Any) -> list[Any]:
+        held.append((connection.in_atomic_block, connection.connection is not None))
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.215.14", port))]
+
+    client, path = house.owner.client, f"/t/{house.slug}/credentials/"
+    form = {"kind": "endpoint", "name": "Slow", "secret": "sk-1", "owner": "tenant", "default": "on"}
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", resolve)
+        assert client.post(path, form | {"base_url": "https://models.example"}).status_code == 302
+    assert held == [(False, False)]
+    with tenant_context(house.id):
+        kept = Credential.objects.get(name="Slow")
+        assert (kept.base_url, kept.is_default) == ("https://models.example", True)
+
+
+def test_a_refusal_by_a_view_that_names_its_tenant_itself_is_noted_too(house: House) -> None:
+    path = f"/t/{house.slug}/credentials/"
+    assert house.viewer.client.post(path, {"name": "x"}).status_code == 403
+    with tenant_context(house.id):
+        noted = AuditEvent.objects.get(act=Act.ACCESS_REFUSED)
+    assert (noted.actor_id, noted.details["status"]) == (house.viewer.membership.id, 403)
 
 
 def test_deleting_asks_for_the_name(house: House) -> None:
