@@ -4,6 +4,7 @@ A conversation is its author's alone until it is shared: then the whole tenant r
 it; admins may moderate it. Everything here runs inside the tenant's context of the caller.
 """
 
+import json
 from collections.abc import Iterable
 from typing import Literal
 from uuid import UUID
@@ -12,8 +13,9 @@ from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 
 from conversations.models import Assistant, Conversation, PermissionRequest
+from conversations.prompts import is_storable
 from tenants.access import Caller
-from tenants.errors import NotFound, PermissionDenied
+from tenants.errors import InvalidRequest, NotFound, PermissionDenied
 from tenants.models import uuid_of
 from tenants.roles import Action
 
@@ -47,6 +49,17 @@ def listed(caller: Caller, shared: bool | None = None) -> QuerySet[Conversation]
     whose = Q(is_shared=True) if shared else Q(author_id=caller.member_id)
     rows = Conversation.objects.filter(whose, archived_at=None, last_seq__gt=0)
     return rows if shared is None else rows.filter(is_shared=shared)
+
+
+def having(rows: QuerySet[Conversation], text: str) -> QuerySet[Conversation]:
+    """Those with it in their title or in a message; all for an empty one. InvalidRequest for what is no text."""
+    if not is_storable(text):
+        raise InvalidRequest(_("q is a text."))
+    if not (text := text.strip()):
+        return rows
+    # As it stands in the JSON of a prompt.
+    quoted = json.dumps(text, ensure_ascii=False)[1:-1]
+    return rows.filter(Q(title__icontains=text) | Q(turns__prompt__icontains=quoted)).distinct()
 
 
 def still_readable(caller: Caller, conversations: Iterable[UUID]) -> set[UUID]:

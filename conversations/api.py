@@ -16,13 +16,12 @@ from django.utils.translation import gettext as _
 from ninja import Field, Query, Router, Schema, Status
 
 from conversations import controls
-from conversations.access import conversation_for, listed
+from conversations.access import conversation_for, having, listed
 from conversations.events import Wire
 from conversations.feeds import Feed
 from conversations.flow import flow_of
 from conversations.models import Turn
 from conversations.nudges import nudge_runners
-from conversations.prompts import is_storable
 from conversations.records import LAST, conversation_record, conversation_summaries, turn_record
 from conversations.turns import Submission, Submitted, draft, submit_turn
 from tenants.access import Caller
@@ -39,6 +38,7 @@ router = Router(tags=["conversations"])
 type Record = dict[str, Any]
 
 PAGE = 50
+LONGEST_SEQ = 100
 ASK_AGAIN_SECONDS = 3.0
 KEEP_ALIVE_SECONDS = 15.0
 STATUS_OF = {kind: status for status, kind in TYPES.items() if status != Conflict.default_status}
@@ -132,7 +132,7 @@ async def events(request: HttpRequest, conversation: str, query: Query[EventsQue
     found = await in_tenant(caller.tenant_id, conversation_for, caller, conversation)
     after = query.after
     if last_id := request.headers.get("last-event-id"):
-        if not last_id.isdecimal():
+        if not last_id.isdecimal() or len(last_id) > LONGEST_SEQ:
             raise InvalidRequest(_("Last-Event-ID is the seq of an event, a whole number."))
         after = int(last_id)
     if after < 0:
@@ -308,13 +308,7 @@ def _turn(turn: UUID) -> Record:
 def _list(caller: Caller, query: PageQuery) -> Record:
     if not 1 <= query.limit <= 200:
         raise InvalidRequest(_("limit is a whole number from 1 to 200."))
-    if not is_storable(query.q):
-        raise InvalidRequest(_("q is a text."))
-    found = listed(caller, query.shared)
-    if query.q.strip():
-        # As it stands in the JSON of a prompt.
-        quoted = json.dumps(query.q, ensure_ascii=False)[1:-1]
-        found = found.filter(Q(title__icontains=query.q) | Q(turns__prompt__icontains=quoted)).distinct()
+    found = having(listed(caller, query.shared), query.q)
     if query.after_id:
         last = conversation_for(caller, query.after_id)
         found = found.filter(

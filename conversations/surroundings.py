@@ -1,18 +1,16 @@
 """What stands around every page of a tenant: the list of conversations, and the banners."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import groupby
 from uuid import UUID
 
-from django.db.models import Q
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
-from conversations.access import listed
+from conversations.access import having, listed
 from conversations.hosts import live_hosts
 from conversations.models import Conversation
 from tenants.access import Caller
@@ -66,10 +64,7 @@ def grouped(caller: Caller, query: str = "", *, shared: bool = False) -> list[Gr
     found = listed(caller, shared or None)
     if shared:
         found = found.select_related("author__user")
-    if query := query.strip():
-        said = Q(turns__prompt__icontains=json.dumps(query)[1:-1])
-        found = found.filter(Q(title__icontains=query) | said).distinct()
-    return by_day(found.order_by("-updated_at")[:LISTED], timezone.localdate())
+    return by_day(having(found, query).order_by("-updated_at")[:LISTED], timezone.localdate())
 
 
 def by_day(conversations: Iterable[Conversation], today: date) -> list[Group]:

@@ -21,7 +21,7 @@ from django.utils.translation import gettext as _
 from tenants.access import Caller
 from tenants.acts import Act
 from tenants.context import tenant_context
-from tenants.errors import InvalidRequest
+from tenants.errors import InvalidRequest, NotFound
 from tenants.models import AuditEvent, User, uuid_of
 from tenants.roles import Action
 
@@ -57,7 +57,7 @@ def events_for(
 ) -> QuerySet[AuditEvent]:
     """The tenant's events, newest first, those of one `act` or one `actor`, those older than the event `before`.
 
-    PermissionDenied; InvalidRequest for an act that there is not.
+    PermissionDenied; InvalidRequest for an act, NotFound for an event that there is not.
     """
     caller.require(Action.SEE_AUDIT)
     rows = AuditEvent.objects.exclude(number=None).order_by("-number")
@@ -69,7 +69,9 @@ def events_for(
         rows = rows.filter(actor_id=uuid_of(actor))
     if before is not None:
         last = AuditEvent.objects.filter(id=uuid_of(before)).values_list("number", flat=True).first()
-        rows = rows.filter(number__lt=last or 0)
+        if last is None:
+            raise NotFound(_("There is no such event."))
+        rows = rows.filter(number__lt=last)
     return rows
 
 

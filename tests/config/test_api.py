@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -9,8 +11,10 @@ from django.conf import settings
 from django.db import connection
 from django.test import AsyncClient, Client
 
+from config.api import api
 from tenants.roles import Role
 from tests.cast import House, Person, found_house
+from tests.conversations.stage import say
 
 HERE = "http://testserver"
 
@@ -46,6 +50,58 @@ def refusal(answer: Any) -> tuple[int, str]:
     assert said["error"]["message"]
     assert said["request_id"] == answer.headers["request-id"]
     return answer.status_code, said["error"]["type"]
+
+
+# Lists --------------------------------------------------------------------------------------------------------
+
+NO_LIMITS = ("", "0", "-1", "1.5", "many", "NaN", "\x00", "9" * 30, "9" * 5000)
+NOBODYS = ("last", "-1", "\x00", "9" * 5000, str(uuid4()))
+
+
+def lists() -> dict[str, set[str]]:
+    """Each call that takes something after its `?`, found in the API itself, with what it takes."""
+    gets = {path: ways["get"] for path, ways in api.get_openapi_schema()["paths"].items() if "get" in ways}
+    taken = {
+        path: {one["name"] for one in get.get("parameters", []) if one["in"] == "query"}
+        for path, get in gets.items()
+    }
+    return {path: names for path, names in taken.items() if names}
+
+
+def with_query(path: str, **query: str) -> str:
+    return f"{path}?{urlencode(query)}"
+
+
+def test_the_lists_are_found() -> None:
+    assert {"after_id", "limit", "q"} <= lists()["/v1/conversations"]
+    assert all("limit" in taken for taken in lists().values() if "after_id" in taken)
+
+
+def test_no_page_of_a_list_begins_or_ends_where_it_can_not(owner: Person, stranger: Person) -> None:
+    say(stranger.caller), say(owner.caller)
+    for path, taken in lists().items():
+        if "limit" not in taken:
+            continue
+        last = ask("GET", with_query(path, limit="1"), x_api_key=stranger.key).json()["last_id"]
+        assert last, path
+        for limit in NO_LIMITS:
+            refused = ask("GET", with_query(path, limit=limit), x_api_key=owner.key)
+            assert refusal(refused) == (400, "invalid_request_error"), (path, limit[:20])
+        for after in (*NOBODYS, last):
+            answer = ask("GET", with_query(path, after_id=after), x_api_key=owner.key)
+            assert refusal(answer) == (404, "not_found_error"), (path, after[:20])
+
+
+def test_whatever_else_a_list_is_asked_for_is_answered_or_refused(owner: Person) -> None:
+    where = str(say(owner.caller).conversation)
+    for path, taken in lists().items():
+        for name in taken:
+            for value in {*NO_LIMITS, *NOBODYS}:
+                asked = with_query(path.replace("{conversation}", where), **{name: value})
+                answer = ask("GET", asked, x_api_key=owner.key)
+                assert answer.status_code in (200, 400, 404), (path, name, value[:20])
+                if answer.status_code > 200:
+                    refusal(answer)
 
 
 # One shape ----------------------------------------------------------------------------------------------------

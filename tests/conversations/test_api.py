@@ -493,8 +493,9 @@ async def test_events_replay_after_any_seq_and_go_on_live(program: Program, memb
     for seen in ("2", "3"):
         replay = await events_in(await program.call("GET", path, last_event_id=seen), 4 - int(seen))
         assert replay == everything[int(seen) :]
-    for future in ("4", "999999999999999999999999"):
-        live = asyncio.create_task(events_in(await program.call("GET", f"{path}?after={future}"), 1))
+    for future, header in (("4", {}), ("9" * 24, {}), ("0", {"last_event_id": "9" * 24})):
+        answer = await program.call("GET", f"{path}?after={future}", **header)
+        live = asyncio.create_task(events_in(answer, 1))
         await asyncio.sleep(0.1)
         await sync_to_async(hands.text)("live")
         assert (await live)[0]["text"] == "live"
@@ -505,7 +506,8 @@ async def test_a_bad_cursor_is_refused(program: Program, member: Person, query: 
     submitted = await sync_to_async(say)(member.caller)
     path = f"/conversations/{submitted.conversation}/events"
     assert await program.refused("GET", f"{path}?{query}") == (400, "invalid_request_error")
-    assert (await program.call("GET", path, last_event_id="one")).status_code == 400
+    for wrong in ("one", "-1", "1.5", "9" * 5000):
+        assert (await program.call("GET", path, last_event_id=wrong)).status_code == 400
 
 
 async def test_a_revoked_key_hears_nothing_more(

@@ -176,6 +176,9 @@ def test_the_list_is_searched_by_title_and_message(house: House) -> None:
     assert text_of(page(house.member.client, path)) == "TodayOf shipsOf whales"
     assert text_of(page(house.member.client, f"{path}?q=WHALE")) == "TodayOf whales"
     assert "Nothing found" in text_of(page(house.member.client, f"{path}?q=secrets"))
+    talk(house.member, "A line\nGrüße an alle")
+    assert text_of(page(house.member.client, f"{path}?q=grüße")) == "TodayA line"
+    assert "q is a text" in text_of(page(house.member.client, f"{path}?q=%00", status=400))
 
 
 def test_titles_of_others_are_text(house: House) -> None:
