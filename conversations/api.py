@@ -17,12 +17,12 @@ from ninja import Field, Query, Router, Schema, Status
 
 from conversations import controls
 from conversations.access import conversation_for, having, listed
-from conversations.events import Wire
+from conversations.events import LAST, Wire
 from conversations.feeds import Feed
 from conversations.flow import flow_of
 from conversations.models import Turn
 from conversations.nudges import nudge_runners
-from conversations.records import LAST, conversation_record, conversation_summaries, turn_record
+from conversations.records import conversation_record, conversation_summaries, turn_record
 from conversations.turns import Submission, Submitted, draft, submit_turn
 from tenants.access import Caller
 from tenants.acts import Act

@@ -330,7 +330,7 @@ def thread_at(caller: Caller, conversation: UUID, seq: int) -> Thread:
     """The thread behind a page that shows all events up to `seq`."""
     row = conversation_for(caller, conversation)
     thread = thread_of(row, People.of(caller, row))
-    thread.load(open_events(conversation, seq))
+    thread.load(open_events(row, seq))
     thread.seq = seq
     return thread
 

@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
@@ -22,15 +23,24 @@ type Wire = dict[str, Any]
 BATCH_ROWS = 500
 BATCH_BYTES = 256 * 1024
 PACK_ROWS = 1000
+FIRST = "turn.queued"
+LAST = frozenset(f"turn.{state}" for state in ENDED)
 
-# One batch is cut by rows and by bytes in the database, so that a reader's memory stays small.
+# One batch is cut by rows and by bytes in the database, so that a reader's memory stays small. It is one statement:
+# what is being packed meanwhile is seen either loose or packed.
 READ = """
-SELECT seq, turn_id, type, data, at FROM (
+WITH pack AS (
+    SELECT packed FROM conversations_eventpack
+    WHERE conversation_id = %(conversation)s AND last_seq > %(after)s ORDER BY first_seq LIMIT 1
+)
+SELECT packed, NULL::bigint AS seq, NULL::uuid, NULL::text, NULL::text, NULL::timestamptz FROM pack
+UNION ALL
+SELECT NULL::bytea, seq, turn_id, type, data, at FROM (
     SELECT seq, turn_id, type, data, at,
            sum(octet_length(data)) OVER (ORDER BY seq) - octet_length(data) AS bytes_before
     FROM (SELECT seq, turn_id, type, data::text AS data, at FROM conversations_event
-          WHERE conversation_id = %s AND seq > %s ORDER BY seq LIMIT %s) AS newest
-) AS measured WHERE bytes_before < %s ORDER BY seq
+          WHERE conversation_id = %(conversation)s AND seq > %(after)s ORDER BY seq LIMIT %(rows)s) AS newest
+) AS measured WHERE bytes_before < %(bytes)s AND NOT EXISTS (SELECT FROM pack) ORDER BY seq
 """
 
 
@@ -53,17 +63,17 @@ def wire(
 
 def read_events(conversation: UUID, after: int) -> list[Wire]:
     """The next events after `after`, oldest first: some at least if there are any, never more than a batch."""
-    packed = (
-        EventPack.objects.filter(conversation=conversation, last_seq__gt=after).order_by("first_seq").first()
-    )
-    if packed is not None:
-        return [event for event in unpack(packed) if event["seq"] > after]
     with connection.cursor() as cursor:
-        cursor.execute(READ, [conversation, after, BATCH_ROWS, BATCH_BYTES])
-        return [
-            wire(conversation, seq, turn, kind, json.loads(data), at)
-            for seq, turn, kind, data, at in cursor.fetchall()
-        ]
+        cursor.execute(
+            READ,
+            {"conversation": conversation, "after": after, "rows": BATCH_ROWS, "bytes": BATCH_BYTES},
+        )
+        rows = cursor.fetchall()
+    if rows and rows[0][0] is not None:
+        return [event for event in unpack(rows[0][0]) if event["seq"] > after]
+    return [
+        wire(conversation, seq, turn, kind, json.loads(data), at) for _, seq, turn, kind, data, at in rows
+    ]
 
 
 def all_events(conversation: UUID, after: int = 0) -> Iterator[Wire]:
@@ -74,25 +84,39 @@ def all_events(conversation: UUID, after: int = 0) -> Iterator[Wire]:
 
 
 def seq_before(turn: Turn) -> int:
-    """Where the events of a turn begin: its first has a higher seq. 0 where they have been packed."""
-    first = Event.objects.filter(conversation=turn.conversation_id, turn_id=turn.id).aggregate(
-        first=Min("seq")
-    )
-    return first["first"] - 1 if first["first"] else 0
+    """Where the events of a turn begin: its first has a higher seq. 0 where that one has been packed."""
+    return _first_seq(turn.conversation_id, {turn.id}) - 1
 
 
-def open_events(conversation: UUID, up_to: int) -> list[Wire]:
-    """The events up to `up_to` of the turns that have not ended since: what a page may still have to change."""
-    unfinished = Turn.objects.filter(conversation=conversation).exclude(state__in=ENDED)
-    ended_later = Event.objects.filter(
-        conversation=conversation, seq__gt=up_to, type__in=[f"turn.{state}" for state in ENDED]
-    )
-    rows = Event.objects.filter(
-        Q(turn_id__in=unfinished.values("id")) | Q(turn_id__in=ended_later.values("turn_id")),
-        conversation=conversation,
-        seq__lte=up_to,
-    ).order_by("seq")
-    return [wire(conversation, e.seq, e.turn_id, e.type, e.data, e.at) for e in rows]
+def open_events(conversation: Conversation, up_to: int) -> list[Wire]:
+    """The events up to `up_to` of the turns that had not ended then: what a page of that time may still change."""
+    turns = _open_at(conversation, up_to)
+    if not turns:
+        return []
+    since = all_events(conversation.id, _first_seq(conversation.id, turns) - 1)
+    shown = takewhile(lambda event: event["seq"] <= up_to, since)
+    wanted = {str(turn) for turn in turns}
+    return [event for event in shown if event.get("turn") in wanted]
+
+
+def _first_seq(conversation: UUID, turns: set[UUID]) -> int:
+    """The seq of the first event of these turns; 1 where the first one of any has been packed."""
+    first = Event.objects.filter(conversation=conversation, turn_id__in=turns, type=FIRST)
+    loose = list(first.values_list("seq", flat=True))
+    return min(loose) if len(loose) == len(turns) else 1
+
+
+def _open_at(conversation: Conversation, seq: int) -> set[UUID]:
+    """The turns that had not ended by then, and maybe some that had not begun either."""
+    turns = Turn.objects.filter(conversation=conversation).exclude(state__in=ENDED).values_list("id")
+    found = {turn for (turn,) in turns}
+    if seq < conversation.last_seq:
+        loose = Event.objects.filter(conversation=conversation, seq__gt=seq, type__in=LAST)
+        found |= {turn for (turn,) in loose.values_list("turn_id") if turn}
+        packs = EventPack.objects.filter(conversation=conversation, last_seq__gt=seq).values_list("packed")
+        packed = (event for (pack,) in packs for event in unpack(bytes(pack)))
+        found |= {UUID(event["turn"]) for event in packed if event["type"] in LAST and event["seq"] > seq}
+    return found
 
 
 def record(conversation: Conversation, kind: str, data: dict[str, Any], turn: Turn | None = None) -> Wire:
@@ -115,16 +139,16 @@ def record(conversation: Conversation, kind: str, data: dict[str, Any], turn: Tu
 def pack(conversation: Conversation, before: datetime) -> int:
     """Pack the oldest events up to `before` into one row; how many. What is read afterwards is the same.
 
-    The events of a turn that has not ended stay loose: a runner may still repeat their write.
+    The events of a turn that has not ended stay loose: a runner may still repeat their write. So does what follows
+    a young event: where clocks differ, an older time may stand behind a newer one.
     """
     Conversation.objects.select_for_update().get(pk=conversation.pk)
-    loose = Event.objects.filter(conversation=conversation, at__lt=before)
+    loose = Event.objects.filter(conversation=conversation)
     unfinished = Turn.objects.filter(conversation=conversation).exclude(state__in=ENDED)
-    first_open = Event.objects.filter(turn_id__in=unfinished.values("id")).aggregate(first=Min("seq"))[
-        "first"
-    ]
-    if first_open is not None:
-        loose = loose.filter(seq__lt=first_open)
+    staying = loose.filter(Q(at__gte=before) | Q(turn_id__in=unfinished.values("id")))
+    first_staying = staying.aggregate(first=Min("seq"))["first"]
+    if first_staying is not None:
+        loose = loose.filter(seq__lt=first_staying)
     old = list(loose.order_by("seq")[:PACK_ROWS])
     if not old:
         return 0
@@ -140,7 +164,7 @@ def pack(conversation: Conversation, before: datetime) -> int:
     return len(old)
 
 
-def unpack(packed: EventPack) -> list[Wire]:
+def unpack(packed: bytes) -> list[Wire]:
     """The events of a pack, as they were."""
-    events: list[Wire] = json.loads(zlib.decompress(packed.packed))
+    events: list[Wire] = json.loads(zlib.decompress(packed))
     return events

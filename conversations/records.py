@@ -5,13 +5,11 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from conversations.events import Wire, all_events, seq_before
+from conversations.events import LAST, Wire, all_events, seq_before
 from conversations.models import ENDED, Conversation, Turn, TurnState
 from conversations.waiting import Reason
 
 type Record = dict[str, Any]
-
-LAST = frozenset(f"turn.{state}" for state in ENDED)
 
 
 def conversation_record(conversation: Conversation) -> Record:

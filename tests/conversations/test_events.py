@@ -1,19 +1,29 @@
 """Replay is exact: from any cursor, before and after packing, through any loss of wake-ups."""
 
 import asyncio
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from time import monotonic, sleep
 from typing import Any
+from uuid import UUID
 
+import pytest
+from django.db import connection
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conversations.events import BATCH_BYTES, Wire, pack, read_events
+from conversations import events
+from conversations.consumers import thread_at
+from conversations.events import BATCH_BYTES, Wire, all_events, pack, read_events
 from conversations.feeds import Feed
-from conversations.models import Conversation, EventPack
+from conversations.history import latest
+from conversations.models import Conversation, Event, EventPack, Turn
+from conversations.people import People
+from conversations.records import turn_record
 from tenants.context import tenant_context
 from tests.cast import House
-from tests.conversations.stage import Hands, events_of, kinds, say
+from tests.conversations.stage import Hands, events_of, kinds, live_host, say
 
 SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
@@ -119,3 +129,113 @@ async def follow(
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return got
+
+
+# Readers of long ago ------------------------------------------------------------------------------------------
+
+
+def answered(house: House, *answers: list[str], unfinished: bool = False) -> UUID:
+    """A conversation with these answers, each in its pieces, the last one still being given if so; its id."""
+    runner, conversation = live_host(), None
+    for pieces in answers:
+        hands = Hands.claiming(say(house.member.caller, "hello", conversation), runner)
+        conversation = hands.claim.conversation
+        hands.text(*pieces)
+        if not (unfinished and pieces is answers[-1]):
+            hands.finish()
+    assert conversation
+    return conversation
+
+
+def patches_from(house: House, conversation: UUID, seq: int) -> list[Any]:
+    """All patches that a page gets which showed the events up to `seq` and comes back now."""
+    with tenant_context(house.id):
+        thread = thread_at(house.member.caller, conversation, seq)
+        return [thread.apply(event) for event in all_events(conversation, seq)]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=SHARED)
+@given(packs=st.lists(st.integers(1, 6), min_size=1, max_size=6), unfinished=st.booleans())
+def test_a_page_of_any_age_is_brought_up_to_date_the_same_before_and_after_packing(
+    house: House, packs: list[int], unfinished: bool
+) -> None:
+    """However the packs are cut, through the middle of turns too."""
+    answers = [["One ", "two ", "three"], ["**Four**", "\n\nfive"], ["Six ", "seven"]]
+    conversation = answered(house, *answers, unfinished=unfinished)
+    stored = events_of(house.member.caller, conversation)
+    before = [patches_from(house, conversation, seq) for seq in range(len(stored) + 1)]
+    assert all(any(patches) for patches in before[:5])
+    page, turns = page_of(house, conversation), turns_of(house, conversation)
+    for size in packs:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(events, "PACK_ROWS", size)
+            pack_now(house, conversation)
+        assert events_of(house.member.caller, conversation) == stored
+        assert [patches_from(house, conversation, seq) for seq in range(len(stored) + 1)] == before
+        # A turn that lies half in a pack is whole for who reloads the page, and who asks for it.
+        assert page_of(house, conversation) == page
+        assert turns_of(house, conversation) == turns
+
+
+def page_of(house: House, conversation: UUID) -> list[str]:
+    with tenant_context(house.id):
+        row = Conversation.objects.get(id=conversation)
+        thread, _first = latest(row, People.of(house.member.caller, row))
+        return [turn.html() for turn in thread.turns]
+
+
+def turns_of(house: House, conversation: UUID) -> list[Any]:
+    with tenant_context(house.id):
+        return [turn_record(turn) for turn in Turn.objects.filter(conversation=conversation)]
+
+
+def pack_now(house: House, conversation: UUID, before: datetime | None = None) -> int:
+    with tenant_context(house.id):
+        row = Conversation.objects.get(id=conversation)
+        return pack(row, before or timezone.now() + timedelta(minutes=1))
+
+
+def test_what_clocks_wrote_out_of_order_is_packed_in_order_or_not_yet(house: House) -> None:
+    conversation = answered(house, ["a", "b", "c"])
+    stored = events_of(house.member.caller, conversation)
+    with tenant_context(house.id):
+        rows = Event.objects.filter(conversation=conversation)
+        rows.update(at=timezone.now() - timedelta(days=2))
+        rows.filter(seq=4).update(at=timezone.now())
+    assert pack_now(house, conversation, timezone.now() - timedelta(days=1)) == 3
+    assert pack_now(house, conversation, timezone.now() - timedelta(days=1)) == 0
+    read = events_of(house.member.caller, conversation)
+    assert [event["seq"] for event in read] == [event["seq"] for event in stored]
+
+
+def test_who_reads_while_events_are_packed_misses_none(house: House) -> None:
+    conversation = answered(house, ["a", "b", "c"])
+    stored = events_of(house.member.caller, conversation)
+    with ThreadPoolExecutor(1) as reader:
+        with tenant_context(house.id):
+            # The reader has begun, and waits for what is packed meanwhile.
+            with connection.cursor() as cursor:
+                cursor.execute("LOCK TABLE conversations_event IN ACCESS EXCLUSIVE MODE")
+            reading = reader.submit(read_and_close, house, conversation)
+            wait_until_somebody_waits()
+            assert pack(Conversation.objects.get(id=conversation), timezone.now() + timedelta(minutes=1))
+        assert reading.result(10) == stored
+
+
+def read_and_close(house: House, conversation: UUID) -> list[Wire]:
+    try:
+        return events_of(house.member.caller, conversation)
+    finally:
+        connection.close()
+
+
+def wait_until_somebody_waits() -> None:
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'conversations_event'::regclass"
+    until = monotonic() + 5
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(waiting)
+            if cursor.fetchone() != (0,):
+                return
+        assert monotonic() < until
+        sleep(0.01)
