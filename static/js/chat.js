@@ -13,6 +13,7 @@ const dock = document.getElementById("thread");
 const stop = document.getElementById("stop"); // who only reads has none
 const notice = document.getElementById("connection");
 const problem = document.getElementById("problem");
+const sharing = document.getElementById("sharing");
 const { slug, live, address } = dock.dataset;
 
 let conversation = dock.dataset.conversation;
@@ -77,6 +78,8 @@ function begin(id) {
   conversation = dock.dataset.conversation = id;
   document.getElementById("current").value = id;
   history.replaceState(null, "", `${address}${id}/`);
+  sharing.action = `${address}${id}/share`;
+  sharing.hidden = false;
   outbox.moveTo(slug, id);
   composer.moveTo(slug, id);
 }

@@ -47,6 +47,20 @@ def test_the_first_message_makes_the_conversation_and_its_address(visit: Visit) 
     person.same_again()
 
 
+def test_a_new_conversation_can_be_shared_as_soon_as_its_first_turn_is_there(visit: Visit) -> None:
+    person = visit()
+    share = person.page.get_by_role("button", name="Share", exact=True)
+    expect(share).to_be_hidden()
+    person.say("slow 40 4")
+    expect(share).to_be_visible()
+    expect(person.last).to_have_attribute("data-state", "running")
+    conversation = conversation_in(person.page.url)
+    share.click()
+    expect(person.page.get_by_role("button", name="Stop sharing")).to_be_visible()
+    assert conversation_in(person.page.url) == conversation
+    person.ends()
+
+
 def test_two_tabs_show_the_same(visit: Visit) -> None:
     one = visit()
     one.say("slow 40 4")
