@@ -184,12 +184,16 @@ class ToolPart(Part):
 
 @dataclass
 class QuestionPart(Part):
-    """A question to the person: open, answered, or left behind by its turn."""
+    """A question to the person: open, answered, or left behind by its turn.
+
+    `deciders` is who answers it, in words, where that is not the reader.
+    """
 
     template: ClassVar[str] = "_question"
     request: str
     line: ToolLine
     choices: list[str]
+    deciders: str = ""
     decision: str = ""
     by: str = ""
 

@@ -1,4 +1,4 @@
-"""How a page names those who act in a conversation: its reader is "You"."""
+"""How a page names those who act in a conversation: its reader is "You". And whom its questions wait for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from typing import Self
 
 from django.utils.translation import gettext as _
 
+from conversations.access import may
 from conversations.models import Conversation
 from tenants.access import Caller
 from tenants.models import Membership
@@ -13,10 +14,14 @@ from tenants.models import Membership
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """Names by a member's id. Without a `reader` everybody is the reader, as where one person is alone."""
+    """Names by a member's id. Without a `reader` everybody is the reader, as where one person is alone.
+
+    `deciders` is who answers questions there, in words; '' where the reader may.
+    """
 
     reader: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+    deciders: str = ""
 
     @classmethod
     def of(cls, caller: Caller, conversation: Conversation) -> Self:
@@ -25,7 +30,13 @@ class People:
         if conversation.author_id == caller.member_id and not conversation.is_shared:
             return cls(reader)
         members = Membership.objects.select_related("user")
-        return cls(reader, {str(row.id): row.user.get_full_name() for row in members})
+        names = {str(row.id): row.user.get_full_name() for row in members}
+        if may(caller, conversation, "moderating"):
+            return cls(reader, names)
+        if conversation.author_id == caller.member_id:
+            return cls(reader, names, _("an admin"))
+        author = names.get(str(conversation.author_id), _("Somebody else"))
+        return cls(reader, names, _("%(author)s or an admin") % {"author": author})
 
     def is_reader(self, member: object) -> bool:
         return not self.reader or str(member) == self.reader

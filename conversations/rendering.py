@@ -84,7 +84,7 @@ class TurnView:
     @property
     def status_line(self) -> str:
         """What is being waited for, in words."""
-        detail = visible(self.detail)
+        detail, deciders = visible(self.detail), visible(self.people.deciders)
         lines = {
             "queued": gettext("Waiting for its turn"),
             "starting": gettext("Starting"),
@@ -92,7 +92,9 @@ class TurnView:
             "thinking": gettext("Thinking"),
             "writing": gettext("Writing"),
             "tool": gettext("Running a tool: %s") % detail,
-            "question": gettext("Waiting for your answer"),
+            "question": gettext("Waiting for %s") % deciders
+            if deciders
+            else gettext("Waiting for your answer"),
             "model": gettext("Waiting for the model"),
             "compacting": gettext("Making room: summing up what was said before"),
             "retrying": gettext("Trying again: %s") % detail if detail else gettext("Trying again"),
@@ -160,6 +162,7 @@ class TurnView:
             request=str(event["request"]),
             line=tool_line(event),
             choices=list(event.get("choices") or ["allow", "deny"]),
+            deciders=self.people.deciders,
         )
         if part.id not in self._by_id:
             self._add(part, page)

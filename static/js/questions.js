@@ -6,8 +6,9 @@ const GRACE = 600;
 const KEYS = { a: "allow", s: "allow_always", d: "deny" };
 const seen = new Map();
 
+// Who only reads gets no choices, and no focus.
 function open() {
-  return [...document.querySelectorAll(".question")];
+  return [...document.querySelectorAll(".question:has(.choices)")];
 }
 
 export function watchQuestions(send, composer) {

@@ -10,6 +10,7 @@ from lxml import etree
 from lxml import html as lxml_html
 
 from conversations.parts import Patch, render
+from conversations.people import People
 from conversations.rendering import FOLDS, Event, Thread
 
 OUTSIDE = {"announcer", "conversations", "conversation-title", "thread"}
@@ -169,14 +170,23 @@ def numbered(events: list[tuple[str, dict[str, Any]]]) -> list[Event]:
     ]
 
 
-@given(st.lists(st.tuples(TURNS, EVENTS), max_size=25).map(numbered), st.data())
-def test_a_patched_page_is_a_reloaded_page(events: list[Event], data: st.DataObject) -> None:
+# The author alone, and who only reads what another shares.
+AUTHOR = People()
+READER = People("m2", {"m1": "Ada <b>"}, "Ada <b> or an admin")
+
+
+@given(
+    st.lists(st.tuples(TURNS, EVENTS), max_size=25).map(numbered),
+    st.sampled_from([AUTHOR, READER]),
+    st.data(),
+)
+def test_a_patched_page_is_a_reloaded_page(events: list[Event], people: People, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(events)))
-    thread = Thread("c", "Ada").load(events[:cut])
+    thread = Thread("c", "Ada", people=people).load(events[:cut])
     page = Page(thread)
     for event in events[cut:]:
         page.apply(thread.apply(event))
-    assert page.html() == Page(Thread("c", "Ada").load(events)).html()
+    assert page.html() == Page(Thread("c", "Ada", people=people).load(events)).html()
 
 
 @given(st.lists(st.tuples(TURNS, EVENTS), max_size=20).map(numbered))
@@ -193,8 +203,8 @@ def test_what_was_seen_changes_nothing(events: list[Event]) -> None:
 class Told:
     """A conversation written down event by event."""
 
-    def __init__(self) -> None:
-        self.thread = Thread("c", "Ada")
+    def __init__(self, people: People = AUTHOR) -> None:
+        self.thread = Thread("c", "Ada", people=people)
         self.page = Page(self.thread)
         self.patches: list[Patch] = []
         self("turn.queued", prompt="Do it", client_id="k1")("turn.started")
@@ -274,6 +284,18 @@ def test_a_question_waits_for_its_answer(told: Told) -> None:
     told("permission.resolved", request="r1", decision="deny", by="m1")
     assert told.page.root.xpath("//button/@data-decision") == []
     assert told.text("p[@class='answered']") == "You denied Bash"
+
+
+def test_who_only_reads_is_told_whom_a_question_waits_for_and_gets_no_choices() -> None:
+    told = Told(READER)(
+        "permission.requested", request="r1", name="Bash", input={}, choices=["allow", "deny"]
+    )
+    said = told.text("section[@data-request='r1']")
+    assert "Waits for Ada <b> or an admin to decide." in said and "until you decide" not in said
+    assert told.page.root.xpath("//button/@data-decision") == []
+    assert told.text("div[@id='status-t1']") == "Ada · Waiting for Ada <b> or an admin"
+    told("permission.resolved", request="r1", decision="deny", by="m1")
+    assert told.text("p[@class='answered']") == "Ada <b> denied Bash"
 
 
 def test_a_question_left_behind_can_no_longer_be_answered(told: Told) -> None:

@@ -190,6 +190,41 @@ async def test_others_follow_it_live_until_it_is_shared_no_more(cast: Cast, sock
     await reader.lives()
 
 
+async def test_a_reader_is_told_whom_a_question_waits_for_on_the_page_and_as_it_comes(
+    cast: Cast, sockets: AsyncExitStack
+) -> None:
+    conversation, _request, hands = await sync_to_async(_shared)(cast)
+    name = cast.author.user.get_full_name()
+    waits = {
+        "viewer": f"Waits for {name} or an admin to decide.",
+        "admin": "The answer waits until you decide.",
+        "author": "The answer waits until you decide.",
+    }
+    live = {}
+    for who in waits:
+        person = cast.people[who]
+        shown = await sync_to_async(page)(person.client, f"/t/{cast.house.slug}/c/{conversation}/")
+        [question] = shown.xpath("//section[@class='question']")
+        assert waits[who] in text_of(question), who
+        assert bool(question.xpath(".//button")) is (who != "viewer"), who
+        live[who] = await enter(sockets, Socket.with_cookie(person, path=f"/t/{cast.house.slug}/live"))
+        await live[who].tell("subscribe", conversation=conversation)
+        await live[who].lives()
+    another = {
+        "request": str(uuid4()),
+        "tool_use": "u",
+        "name": "Write",
+        "input": {},
+        "title": "",
+        "choices": [],
+    }
+    await sync_to_async(hands.write)(hands.row("permission.requested", another))
+    for who, socket in live.items():
+        [asked] = [patch for patch in (await socket.hear())["patches"] if patch["op"] == "append"]
+        assert waits[who] in asked["html"], who
+        assert ("<button" in asked["html"]) is (who != "viewer"), who
+
+
 async def test_who_only_reads_warms_up_and_sets_nothing(cast: Cast, sockets: AsyncExitStack) -> None:
     conversation, request, _hands = await sync_to_async(_shared)(cast)
     reader = await enter(sockets, Socket.of(cast.people["member"]))
