@@ -21,8 +21,8 @@ from conversations.pages import TenantRequest, error_page
 from conversations.surroundings import Surroundings
 from tenants import invitations
 from tenants.acts import Act
-from tenants.errors import ApiError, Conflict
-from tenants.members import change_role, members_for, remove, right_over
+from tenants.errors import ApiError, Conflict, NotFound
+from tenants.members import change_role, member_for, members_for, remove, right_over, right_to_remove
 from tenants.models import AuditEvent, Membership, User
 from tenants.roles import RIGHTS, Action, Role
 
@@ -53,21 +53,18 @@ def members(request: TenantRequest, slug: str) -> HttpResponse:
 
 @require_POST
 def member(request: TenantRequest, slug: str, member_id: UUID) -> HttpResponse:
-    """Change a role; remove somebody, or leave; delete what somebody who left has left behind."""
+    """Change a role; remove somebody, or leave; delete what somebody who left has left behind.
+
+    What can't be undone asks for the person's name.
+    """
     act = request.POST.get("act")
-    if act == "role":
-        changed = change_role(request.caller, member_id, request.POST.get("role", ""))
-        says = _("%(name)s is %(role)s now.")
-        messages.success(
-            request, says % {"name": changed.user.get_full_name(), "role": Role(changed.role).label}
-        )
-    elif act == "clear":
-        _clear(request, member_id)
-    else:
-        remove(request.caller, member_id)
-        if member_id == request.caller.member_id:
-            return redirect("home")
-        messages.success(request, _("They are out: their sessions here and their keys have ended."))
+    if act == "clear":
+        return _clear(request, slug, member_id)
+    if act != "role":
+        return _remove(request, slug, member_id)
+    changed = change_role(request.caller, member_id, request.POST.get("role", ""))
+    says = _("%(name)s is %(role)s now.")
+    messages.success(request, says % {"name": changed.user.get_full_name(), "role": Role(changed.role).label})
     return redirect("members", slug)
 
 
@@ -134,7 +131,14 @@ def _members(request: TenantRequest, form: InvitationForm | None, **more: Any) -
         "former": _former(caller.may(Action.CLEAR_LEFT_CONVERSATIONS)),
         "form": form,
     }
-    return render(request, "members.html", context | more, status=400 if form and form.errors else 200)
+    wrong = "unconfirmed" in more or (form is not None and form.errors)
+    return render(request, "members.html", context | more, status=400 if wrong else 200)
+
+
+def _asked_again(request: TenantRequest, member_id: UUID) -> HttpResponse:
+    """The page with the dialog of that person, since what was typed is not their name."""
+    form = InvitationForm(request.caller) if request.caller.may(Action.MANAGE_MEMBERS) else None
+    return _members(request, form, unconfirmed=member_id, typed=request.POST.get("name", "")[:200])
 
 
 def _former(wanted: bool) -> list[dict[str, Any]]:
@@ -146,9 +150,27 @@ def _former(wanted: bool) -> list[dict[str, Any]]:
     return [{"member": row, "conversations": count} for row, count in counted if count]
 
 
-def _clear(request: TenantRequest, member_id: UUID) -> None:
+def _remove(request: TenantRequest, slug: str, member_id: UUID) -> HttpResponse:
+    caller = request.caller
+    row = member_for(caller, member_id)
+    caller.require(right_to_remove(caller, row))
+    if not row.user.is_called(request.POST.get("name", "")):
+        return _asked_again(request, member_id)
+    remove(caller, member_id)
+    if member_id == caller.member_id:
+        return redirect("home")
+    messages.success(request, _("They are out: their sessions here and their keys have ended."))
+    return redirect("members", slug)
+
+
+def _clear(request: TenantRequest, slug: str, member_id: UUID) -> HttpResponse:
     request.caller.require(Action.CLEAR_LEFT_CONVERSATIONS)
-    gone = list(Conversation.objects.filter(author_id=member_id, author__left_at__isnull=False))
+    person = Membership.objects.exclude(left_at=None).select_related("user").filter(id=member_id).first()
+    if person is None:
+        raise NotFound(_("There is no such member."))
+    if not person.user.is_called(request.POST.get("name", "")):
+        return _asked_again(request, member_id)
+    gone = list(Conversation.objects.filter(author=person))
     for conversation in gone:
         conversation.delete()
     tenant_id = request.caller.tenant_id
@@ -156,6 +178,7 @@ def _clear(request: TenantRequest, member_id: UUID) -> None:
         tenant_id, Act.CONVERSATIONS_CLEARED, request.caller, member_id, conversations=len(gone)
     )
     messages.success(request, _("Their conversations were deleted."))
+    return redirect("members", slug)
 
 
 def _tenant_name(request: TenantRequest) -> str:

@@ -148,7 +148,8 @@ def credential(request: TenantRequest, slug: str, credential_id: UUID) -> HttpRe
         found.note(Act.CREDENTIAL_CHANGED, request.caller, changed=["default"])
         messages.success(request, _("%(name)s is used from the next message on.") % {"name": found.name})
     elif request.POST.get("name", "").strip() != found.name:
-        return _credentials(request, CredentialForm(request.caller), delete_failed=found.id)
+        typed = request.POST.get("name", "")[:200]
+        return _credentials(request, CredentialForm(request.caller), unconfirmed=found.id, typed=typed)
     else:
         found.forget(request.caller)
         messages.success(request, _("%(name)s was deleted.") % {"name": found.name})
@@ -167,7 +168,7 @@ def _earlier(slug: str, conversation_id: UUID, first: int) -> str:
 
 
 def _credentials(
-    request: TenantRequest, form: CredentialForm | None, delete_failed: UUID | None = None
+    request: TenantRequest, form: CredentialForm | None, unconfirmed: UUID | None = None, typed: str = ""
 ) -> HttpResponse:
     caller = request.caller
     rows = list(Credential.objects.all().usable_by(caller.member_id))
@@ -177,9 +178,10 @@ def _credentials(
         "credentials": rows,
         "changeable": changeable,
         "form": form,
-        "delete_failed": delete_failed,
+        "unconfirmed": unconfirmed,
+        "typed": typed,
     }
-    wrong = delete_failed is not None or (form is not None and form.is_bound)
+    wrong = unconfirmed is not None or (form is not None and form.is_bound)
     return render(request, "credentials.html", context, status=400 if wrong else 200)
 
 

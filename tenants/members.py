@@ -61,7 +61,7 @@ def remove(caller: Caller, member: object) -> None:
     """
     caller = acting(caller)
     row = member_for(caller, member)
-    caller.require(Action.LEAVE if row.id == caller.member_id else right_over(Role(row.role)))
+    caller.require(right_to_remove(caller, row))
     if row.role == Role.OWNER:
         _keep_an_owner(row)
     row.left_at = timezone.now()
@@ -86,6 +86,11 @@ def acting(caller: Caller) -> Caller:
 def right_over(role: Role) -> Action:
     """What it takes to give or take this role."""
     return Action.MANAGE_OWNERS if role == Role.OWNER else Action.MANAGE_MEMBERS
+
+
+def right_to_remove(caller: Caller, row: Membership) -> Action:
+    """What it takes to end this belonging; the caller's own is another matter."""
+    return Action.LEAVE if row.id == caller.member_id else right_over(Role(row.role))
 
 
 def checked_role(role: str) -> Role:

@@ -90,6 +90,11 @@ class User(AbstractBaseUser, PermissionsMixin):
     def get_short_name(self) -> str:
         return self.name or self.email.partition("@")[0]
 
+    def is_called(self, text: str) -> bool:
+        """Whether that is their name or their e-mail, as somebody types it."""
+        typed = " ".join(text.split()).casefold()
+        return bool(typed) and typed in (self.email.casefold(), " ".join(self.name.split()).casefold())
+
 
 class TenantManager(models.Manager["Tenant"]):
     def found(self, slug: str, name: str, owner: User) -> "Membership":

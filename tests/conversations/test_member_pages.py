@@ -46,20 +46,54 @@ def test_an_admin_changes_a_role_and_removes(house: House) -> None:
     assert house.admin.client.post(path, {"act": "role", "role": "viewer"}).status_code == 302
     assert role_of(house.member) == Role.VIEWER
     assert house.admin.client.post(path, {"act": "role", "role": "owner"}).status_code == 403
-    assert house.admin.client.post(path, {"act": "remove"}).status_code == 302
+    given = {"act": "remove", "name": house.member.user.email}
+    assert house.admin.client.post(path, given).status_code == 302
     assert house.member.client.get(here(house)).status_code == 404
+
+
+@pytest.mark.parametrize("typed", ["", " ", "Memb", "owner", "on"])
+def test_removing_asks_for_the_name_and_keeps_what_was_typed(house: House, typed: str) -> None:
+    person = house.member
+    path = f"{here(house)}{person.membership.id}/"
+    answer = house.admin.client.post(path, {"act": "remove", "name": typed})
+    assert answer.status_code == 400
+    [dialog] = parsed(answer.content).xpath("//dialog[@data-open]")
+    assert dialog.get("id") == f"remove-{person.membership.id}"
+    assert "That is not their name. Nobody was removed." in text_of(dialog)
+    assert dialog.xpath(".//input[@name='name']/@value") == [typed]
+    assert person.client.get(here(house)).status_code == 200
+
+
+@pytest.mark.parametrize("typed", ["Member", " mEMBER  ", "{email}"])
+def test_a_name_is_typed_as_people_type(house: House, typed: str) -> None:
+    person = house.member
+    given = {"act": "remove", "name": typed.format(email=person.user.email.upper())}
+    assert house.admin.client.post(f"{here(house)}{person.membership.id}/", given).status_code == 302
+    assert person.client.get(here(house)).status_code == 404
+
+
+def test_who_may_not_remove_is_told_so_whatever_they_type(house: House) -> None:
+    path = f"{here(house)}{house.admin.membership.id}/"
+    for typed in ("Admin", "wrong"):
+        answer = house.member.client.post(path, {"act": "remove", "name": typed})
+        assert answer.status_code == 403
+    assert house.admin.client.get(here(house)).status_code == 200
 
 
 def test_the_last_owner_is_offered_no_way_out(house: House) -> None:
     assert role_of(house.admin) == Role.ADMIN
     found = page(house.owner.client, here(house))
     assert found.xpath(f"//*[@id='remove-{house.owner.membership.id}']") == []
-    answer = house.owner.client.post(f"{here(house)}{house.owner.membership.id}/", {"act": "remove"})
+    given = {"act": "remove", "name": house.owner.user.email}
+    answer = house.owner.client.post(f"{here(house)}{house.owner.membership.id}/", given)
     assert answer.status_code == 409 and b"needs an owner" in answer.content
 
 
 def test_who_leaves_is_led_home(house: House) -> None:
-    answer = house.viewer.client.post(f"{here(house)}{house.viewer.membership.id}/", {"act": "remove"})
+    path, given = f"{here(house)}{house.viewer.membership.id}/", {"act": "remove", "name": "Owner"}
+    answer = house.viewer.client.post(path, given)
+    assert answer.status_code == 400 and b"You still belong here" in answer.content
+    answer = house.viewer.client.post(path, given | {"name": house.viewer.user.email})
     assert answer["location"] == "/"
     assert b"belong to no tenant" in house.viewer.client.get("/").content
 
@@ -92,15 +126,20 @@ def test_a_wrong_address_is_said_at_its_field(house: House, email: str) -> None:
 def test_an_owner_deletes_unread_what_somebody_left_behind(house: House) -> None:
     conversation = talk(house.member, "canary-left")
     path = f"{here(house)}{house.member.membership.id}/"
-    assert house.owner.client.post(path, {"act": "clear"}).status_code == 302
+    given = {"act": "clear", "name": house.member.user.email}
+    assert house.owner.client.post(path, given).status_code == 404
     with tenant_context(house.id):
         assert Conversation.objects.filter(id=conversation).exists(), "they belong still"
         remove(house.owner.caller, house.member.membership.id)
     page(house.owner.client, f"/t/{house.slug}/c/{conversation}/", status=404)
-    assert house.admin.client.post(path, {"act": "clear"}).status_code == 403
+    assert house.admin.client.post(path, given).status_code == 403
     found = page(house.owner.client, here(house))
     assert "1 conversation" in text_of(found) and "canary-left" not in text_of(found)
-    assert house.owner.client.post(path, {"act": "clear"}).status_code == 302
+    answer = house.owner.client.post(path, given | {"name": "nobody"})
+    assert answer.status_code == 400 and b"Nothing was deleted" in answer.content
+    with tenant_context(house.id):
+        assert Conversation.objects.filter(id=conversation).exists()
+    assert house.owner.client.post(path, given).status_code == 302
     with tenant_context(house.id):
         assert not Conversation.objects.filter(id=conversation).exists()
 
