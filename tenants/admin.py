@@ -19,8 +19,11 @@ from django.views.decorators.http import require_POST
 from tenants.acts import Act
 from tenants.audit import note_of_account
 from tenants.authentication import memberships_of
+from tenants.errors import Conflict
+from tenants.members import dismiss, keep_an_owner
 from tenants.models import ApiKey, AuditEvent, Credential, Membership, Tenant, User
-from tenants.platform import PlatformAdmin, TenantRowAdmin, choose, tenants_like
+from tenants.platform import EndableRowAdmin, PlatformAdmin, TenantRowAdmin, choose, tenants_like
+from tenants.roles import Role
 
 
 @admin.register(User)
@@ -95,14 +98,36 @@ class TenantAdmin(TenantRowAdmin):
 
 
 @admin.register(Membership)
-class MembershipAdmin(TenantRowAdmin):
-    """To look at: who joins and leaves is the business of the tenant's own admins."""
+class MembershipAdmin(EndableRowAdmin):
+    """To look at, and to end: who joins is the business of the tenant's own admins."""
 
-    fields = ("user", "role", "created_at")
-    list_display = ("user", "role", "created_at")
+    verb = _lazy("End membership")
+    consequence = _lazy(
+        "Their sessions close within five seconds. Their keys and credentials in this tenant are deleted, their"
+        " running answers stop. What they shared stays readable; what was private nobody sees, unless they come"
+        " back."
+    )
+    fields = ("user", "role", "created_at", "left_at")
+    list_display = ("user", "role", "created_at", "left_at")
     list_filter = ("role",)
     list_select_related = ("user",)
     search_fields = ("user__email",)
+
+    def is_over(self, membership: Membership) -> bool:
+        return membership.left_at is not None
+
+    def named(self, membership: Membership) -> str:
+        return f"{membership.user.email} ({Role(membership.role).label})"
+
+    def hindrances(self, membership: Membership) -> list[str]:
+        try:
+            keep_an_owner(membership)
+        except Conflict as error:
+            return [error.message]
+        return []
+
+    def end(self, membership: Membership, by: User) -> None:
+        dismiss(by, membership.tenant_id, membership.id)
 
 
 @admin.register(Credential)
@@ -126,9 +151,22 @@ class CredentialAdmin(TenantRowAdmin):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(TenantRowAdmin):
-    fields = ("name", "prefix", "scopes", "expires_at", "last_used_at", "created_at")
-    list_display = ("name", "prefix", "scopes", "expires_at", "last_used_at")
+class ApiKeyAdmin(EndableRowAdmin):
+    verb = _lazy("Revoke key")
+    consequence = _lazy("Programs that use it are cut off within five seconds. This can't be undone.")
+    fields = ("name", "prefix", "acts_as", "scopes", "expires_at", "last_used_at", "created_at")
+    list_display = ("name", "prefix", "acts_as", "scopes", "expires_at", "last_used_at")
+    list_select_related = ("member__user",)
+
+    @admin.display(description=_lazy("Acts as"))
+    def acts_as(self, key: ApiKey) -> str:
+        return key.member.user.email
+
+    def named(self, key: ApiKey) -> str:
+        return f"{key} · {key.member.user.email}"
+
+    def end(self, key: ApiKey, by: User) -> None:
+        key.revoke(by)
 
 
 @admin.register(AuditEvent)

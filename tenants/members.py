@@ -5,6 +5,7 @@ second sees the first: there is always an owner, and nobody acts after they were
 """
 
 from dataclasses import replace
+from uuid import UUID
 
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -12,7 +13,7 @@ from django.utils.translation import gettext as _
 from tenants.access import Caller
 from tenants.acts import Act
 from tenants.errors import AuthenticationError, Conflict, InvalidRequest, NotFound
-from tenants.models import ApiKey, AuditEvent, Credential, Membership, Tenant, uuid_of
+from tenants.models import ApiKey, AuditEvent, Credential, Membership, Tenant, User, uuid_of
 from tenants.roles import Action, Role
 from tenants.signals import member_left
 
@@ -42,8 +43,7 @@ def change_role(caller: Caller, member: object, role: str) -> Membership:
         caller.require(right_over(touched))
     if wanted == row.role:
         return row
-    if row.role == Role.OWNER:
-        _keep_an_owner(row)
+    keep_an_owner(row)
     AuditEvent.objects.note(
         row.tenant_id, Act.MEMBER_ROLE_CHANGED, caller, row.id, role=wanted.value, former=row.role
     )
@@ -62,12 +62,23 @@ def remove(caller: Caller, member: object) -> None:
     caller = acting(caller)
     row = member_for(caller, member)
     caller.require(right_to_remove(caller, row))
-    if row.role == Role.OWNER:
-        _keep_an_owner(row)
+    _end(row, caller, Act.MEMBER_LEFT if row.id == caller.member_id else Act.MEMBER_REMOVED)
+
+
+def dismiss(operator: User, tenant_id: UUID, member: object) -> None:
+    """The same for who operates the platform, and is no member. NotFound; Conflict for the last owner."""
+    Tenant.objects.for_sealing(tenant_id)
+    row = Membership.objects.current().filter(id=uuid_of(member)).first()
+    if row is None:
+        raise NotFound(_("There is no such member."))
+    _end(row, operator, Act.MEMBER_REMOVED)
+
+
+def _end(row: Membership, by: Caller | User, act: Act) -> None:
+    keep_an_owner(row)
     row.left_at = timezone.now()
     row.save(update_fields=["left_at"])
-    act = Act.MEMBER_LEFT if row.id == caller.member_id else Act.MEMBER_REMOVED
-    AuditEvent.objects.note(row.tenant_id, act, caller, row.id, role=row.role)
+    AuditEvent.objects.note(row.tenant_id, act, by, row.id, role=row.role)
     ApiKey.objects.filter(member=row).delete()
     Credential.objects.filter(member=row).delete()
     row.withdraw_invitations()
@@ -100,6 +111,9 @@ def checked_role(role: str) -> Role:
     return Role(role)
 
 
-def _keep_an_owner(row: Membership) -> None:
+def keep_an_owner(row: Membership) -> None:
+    """Conflict where this is the tenant's last owner."""
+    if row.role != Role.OWNER:
+        return
     if not Membership.objects.current().filter(role=Role.OWNER).exclude(id=row.id).exists():
         raise Conflict(_("A tenant needs an owner. Make somebody else an owner first."))

@@ -12,13 +12,16 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.views import redirect_to_login
 from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 
 from tenants.acts import Act
@@ -172,3 +175,59 @@ class TenantRowAdmin(PlatformAdmin):
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return may_operate(request) and getattr(request, "chosen_tenant", None) is not None
+
+
+class EndableRowAdmin(TenantRowAdmin):
+    """Rows that a platform admin may also end, after a page that says what that means."""
+
+    verb: Any
+    consequence: Any
+    delete_confirmation_template = "admin/end.html"
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_view_permission(request, obj) and (obj is None or not self.is_over(obj))
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        return [*super().get_list_display(request), "end_link"]
+
+    @admin.display(description=_lazy("End"))
+    def end_link(self, obj: Any) -> str:
+        if self.is_over(obj):
+            return ""
+        way = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_delete", args=[obj.pk])
+        return format_html('<a href="{}">{}</a>', way, self.verb)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        says = {"title": self.verb, "verb": self.verb, "consequence": self.consequence}
+        return super().delete_view(request, object_id, says | (extra_context or {}))
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """The row alone, in words, and what stands in the way: Django would show all that refers to it."""
+        return (
+            [self.named(obj) for obj in objs],
+            {},
+            set(),
+            [one for obj in objs for one in self.hindrances(obj)],
+        )
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        assert isinstance(request.user, User)
+        self.end(obj, request.user)
+
+    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: Any) -> HttpResponse:
+        messages.success(request, _("Done. It counts within five seconds."))
+        return redirect(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+
+    def named(self, obj: Any) -> str:
+        return str(obj)
+
+    def is_over(self, obj: Any) -> bool:
+        return False
+
+    def end(self, obj: Any, by: User) -> None:
+        raise NotImplementedError
+
+    def hindrances(self, obj: Any) -> list[str]:
+        return []

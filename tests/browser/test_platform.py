@@ -49,7 +49,11 @@ def test_every_page_is_whole_and_axe_has_nothing_to_complain_about(
     expect(page.locator(".chosen")).to_contain_text(installation.first_run["tenant"])
     problems: list[Any] = []
     own = [person.home + "settings/"]
-    for path in [*own, *(root + path for path in (*PAGES, *OF_A_TENANT))]:
+    ending = [
+        f"tenants/{kind}/{installation.query(f'SELECT id FROM tenants_{kind} ORDER BY created_at LIMIT 1')}/delete/"
+        for kind in ("membership", "apikey")
+    ]
+    for path in [*own, *(root + path for path in (*PAGES, *ending, *OF_A_TENANT))]:
         page.goto(path)
         problems += [(path, found["id"]) for found in Axe().run(page).response["violations"]]
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path

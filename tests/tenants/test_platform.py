@@ -1,7 +1,7 @@
 """The platform's admin: who gets in, and that it sees one tenant at a time, and of that no secret and no text."""
 
 import json
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.contrib import admin
@@ -9,10 +9,14 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import URLPattern, URLResolver, reverse
 
+from tenants.acts import Act
+from tenants.authentication import caller_for_key, memberships_of
 from tenants.context import tenant_context
-from tenants.models import Credential, Tenant
+from tenants.errors import AuthenticationError
+from tenants.models import ApiKey, AuditEvent, Credential, Membership, Tenant
+from tenants.roles import Role
 from tests.cast import House, Person, found_house
-from tests.conversations.stage import say
+from tests.conversations.stage import say, turn_of
 from tests.tenants.test_credentials import SECRET, keep
 
 SAID = "what only its author may read"
@@ -148,6 +152,7 @@ def test_nothing_secret_and_nothing_that_was_said_is_on_any_page(
         reverse("admin:tenants_credential_change", args=[credential.id]),
         reverse("admin:tenants_credential_history", args=[credential.id]),
         reverse("admin:tenants_membership_change", args=[house.owner.membership.id]),
+        reverse("admin:tenants_membership_delete", args=[house.owner.membership.id]),
         conversation,
         history,
     ]
@@ -160,6 +165,102 @@ def test_nothing_secret_and_nothing_that_was_said_is_on_any_page(
             assert secret not in text
     assert platform_admin.get(conversation).status_code == 404
     assert platform_admin.get(history).status_code == 404
+
+
+# Revoking and ending -------------------------------------------------------------------------------------------
+
+
+def noted(house: House, act: Act) -> tuple[str, UUID | None, UUID | None]:
+    with tenant_context(house.id):
+        event = AuditEvent.objects.get(act=act)
+    return event.via, event.actor_id, event.about
+
+
+def test_a_key_is_revoked_after_a_question(house: House, platform_admin: Client) -> None:
+    key = house.member.key
+    look_into(platform_admin, house)
+    with tenant_context(house.id):
+        row = ApiKey.objects.get()
+    revoke = reverse("admin:tenants_apikey_delete", args=[row.id])
+    assert revoke in platform_admin.get("/admin/tenants/apikey/").text
+    asked = platform_admin.get(revoke).text
+    assert row.prefix in asked and house.member.user.email in asked and "cut off" in asked
+    assert caller_for_key(key).member_id == house.member.membership.id
+    assert platform_admin.post(revoke, {"post": "yes"})["location"] == "/admin/tenants/apikey/"
+    with pytest.raises(AuthenticationError):
+        caller_for_key(key)
+    assert noted(house, Act.API_KEY_REVOKED) == ("operator", house.owner.user.id, row.id)
+
+
+def test_a_membership_is_ended_as_its_own_admins_would(house: House, platform_admin: Client) -> None:
+    key, member = house.member.key, house.member.membership
+    kept = keep(house.member, "Their own", owner="member")
+    submitted = say(house.member.caller, SAID)
+    look_into(platform_admin, house)
+    end = reverse("admin:tenants_membership_delete", args=[member.id])
+    asked = platform_admin.get(end).text
+    assert house.member.user.email in asked and "Their own" not in asked and SAID not in asked
+    assert memberships_of(house.member.user)
+    assert platform_admin.post(end, {"post": "yes"})["location"] == "/admin/tenants/membership/"
+    assert memberships_of(house.member.user) == []
+    with pytest.raises(AuthenticationError):
+        caller_for_key(key)
+    assert turn_of(house.owner.caller, submitted.turn).state == "interrupted"
+    with tenant_context(house.id):
+        assert Membership.objects.get(id=member.id).left_at
+        assert not Credential.objects.filter(id=kept.id).exists()
+    assert noted(house, Act.MEMBER_REMOVED) == ("operator", house.owner.user.id, member.id)
+    assert platform_admin.get(end).status_code == 403, "it has ended already"
+    assert end not in platform_admin.get("/admin/tenants/membership/").text
+
+
+def test_the_last_owner_stays_also_for_a_platform_admin(house: House, platform_admin: Client) -> None:
+    look_into(platform_admin, house)
+    end = reverse("admin:tenants_membership_delete", args=[house.owner.membership.id])
+    asked = platform_admin.get(end).text
+    assert "A tenant needs an owner" in asked and 'type="submit" value="End' not in asked
+    platform_admin.post(end, {"post": "yes"})
+    assert memberships_of(house.owner.user)
+    another = house.join(Role.OWNER)
+    platform_admin.post(end, {"post": "yes"})
+    assert memberships_of(house.owner.user) == []
+    assert memberships_of(another.user)
+
+
+def test_what_is_another_tenants_is_neither_revoked_nor_ended(house: House, platform_admin: Client) -> None:
+    other = found_house("other")
+    assert other.member.key
+    look_into(platform_admin, house)
+    with tenant_context(other.id):
+        theirs = ApiKey.objects.get()
+    for ending in (
+        reverse("admin:tenants_apikey_delete", args=[theirs.id]),
+        reverse("admin:tenants_membership_delete", args=[other.member.membership.id]),
+    ):
+        for answer in (platform_admin.get(ending), platform_admin.post(ending, {"post": "yes"})):
+            assert answer.status_code == 302 and theirs.prefix not in answer.text
+    assert memberships_of(other.member.user)
+    with tenant_context(other.id):
+        assert ApiKey.objects.filter(id=theirs.id).exists()
+
+
+def test_who_is_no_platform_admin_ends_nothing(house: House) -> None:
+    for ending in (
+        reverse("admin:tenants_membership_delete", args=[house.member.membership.id]),
+        reverse("admin:tenants_apikey_delete", args=[uuid4()]),
+    ):
+        assert house.owner.client.post(ending, {"post": "yes"}, follow=True).status_code == 404
+    assert memberships_of(house.member.user)
+
+
+def test_nothing_else_of_a_tenant_is_deleted(house: House, platform_admin: Client) -> None:
+    credential = keep(house.owner)
+    look_into(platform_admin, house)
+    for page in (
+        reverse("admin:tenants_credential_delete", args=[credential.id]),
+        reverse("admin:tenants_tenant_delete", args=[house.id]),
+    ):
+        assert platform_admin.post(page, {"post": "yes"}).status_code == 403
 
 
 def test_an_admin_can_not_lock_themselves_out(house: House, platform_admin: Client) -> None:
