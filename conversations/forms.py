@@ -1,5 +1,7 @@
 """Forms of the pages. What they let through is checked once more where it is stored."""
 
+from typing import Any
+
 from django import forms
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
@@ -13,6 +15,8 @@ from tenants.members import right_over
 from tenants.models import Credential, Tenant
 from tenants.roles import Action, CredentialKind, LeastTier, Role
 
+MODEL_LENGTH = 120
+MOST_MODELS = 50
 OWNERS = [("tenant", _("Everybody in this tenant")), ("member", _("Only me"))]
 
 
@@ -116,9 +120,70 @@ class NewcomerForm(forms.Form):
             del self.fields["email"]
 
 
-class LeastTierForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for the type checker only
+class TenantForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for the type checker only
+    """Some of what a tenant's admins say for all of it: on its page by the name of `act`; `done` once it counts."""
+
+    act: str
+    done: Any
+
+    def save(self, commit: bool = True) -> Tenant:
+        """Only what was asked: the rest of the row may have changed meanwhile."""
+        tenant: Tenant = self.instance
+        tenant.save(update_fields=list(self.fields))
+        return tenant
+
+
+class BudgetForm(TenantForm):
+    """What a tenant's requests to models may come to in a month, and which models they may name."""
+
+    act = "budget"
+    done = _("It counts from the next request to a model on.")
+    allowed_models = forms.CharField(
+        label=_("Allowed models"),
+        required=False,
+        max_length=MOST_MODELS * (MODEL_LENGTH + 2),
+        widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false", "autocomplete": "off"}),
+        help_text=_(
+            "One a line, as requests name them, such as claude-sonnet-5. Empty: all. Subagents may ask for other"
+            " models than their conversation does, and fail where those are not named."
+        ),
+    )
+
+    class Meta:
+        model = Tenant
+        fields = ("budget_usd", "budget_tokens", "allowed_models")
+        labels = {
+            "budget_usd": _("Budget a month, in US dollars"),
+            "budget_tokens": _("Budget a month, in tokens"),
+        }
+        help_texts = {
+            "budget_usd": _("By list prices, for a calendar month of UTC. Empty: no limit."),
+            "budget_tokens": _("Also holds for models that have no price here. Empty: no limit."),
+        }
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.initial["allowed_models"] = "\n".join(self.instance.allowed_models)
+
+    def clean_allowed_models(self) -> list[str]:
+        named = dict.fromkeys(line.strip() for line in self.cleaned_data["allowed_models"].splitlines())
+        models = [name for name in named if name]
+        if wrong := next((name for name in models if not _is_model_name(name)), None):
+            raise forms.ValidationError(_("%(name)s is no name of a model."), params={"name": wrong[:80]})
+        if len(models) > MOST_MODELS:
+            raise forms.ValidationError(_("At most %(most)d models."), params={"most": MOST_MODELS})
+        return models
+
+
+def _is_model_name(name: str) -> bool:
+    return len(name) <= MODEL_LENGTH and name.isprintable() and " " not in name
+
+
+class LeastTierForm(TenantForm):
     """What sandbox a tenant's turns ask for at least."""
 
+    act = "tier"
+    done = _("It counts from the next turn on.")
     least_tier = forms.ChoiceField(
         label=_("Least sandbox"),
         required=False,

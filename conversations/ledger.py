@@ -79,24 +79,49 @@ def storable_name(model: str) -> str:
     return "".join(sign for sign in model if sign.isprintable())[:120]
 
 
-def used_up(tenant: Tenant, now: datetime | None = None) -> str | None:
-    """Why the tenant may spend no more this month, or None. A trip only where there is a budget."""
-    if tenant.budget_usd is None and tenant.budget_tokens is None:
-        return None
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a tenant's requests came to so far in the month that begins with `month`."""
+
+    month: date
+    cost_usd: Decimal = Decimal(0)
+    tokens: int = 0
+
+    @property
+    def begins_anew(self) -> date:
+        return month_after(self.month)
+
+
+def month_after(day: date) -> date:
+    """The first day of the next month."""
+    return date(day.year + day.month // 12, day.month % 12 + 1, 1)
+
+
+def spent(tenant: Tenant, now: datetime | None = None) -> Spent:
+    """One row to look at. Inside the tenant's context."""
     month = (now or datetime.now(UTC)).date().replace(day=1)
-    spent = MonthSpent.objects.filter(tenant_id=tenant.id, month=month).first()
-    usd, tokens = (spent.cost_usd, spent.tokens) if spent else (Decimal(0), 0)
-    limits = []
-    if tenant.budget_usd is not None and usd >= tenant.budget_usd:
-        limits.append(_("%(sum)s USD") % {"sum": tenant.budget_usd})
-    if tenant.budget_tokens is not None and tokens >= tenant.budget_tokens:
-        limits.append(_("%(sum)s tokens") % {"sum": f"{tenant.budget_tokens:,}"})
-    if not limits:
+    sums = MonthSpent.objects.filter(tenant_id=tenant.id, month=month).first()
+    return Spent(month, sums.cost_usd, sums.tokens) if sums else Spent(month)
+
+
+def used_up(tenant: Tenant, now: datetime | None = None) -> str | None:
+    """Why the tenant may spend no more this month, or None. A trip only where there is a limit."""
+    if tenant.limit_usd is None and tenant.budget_tokens is None:
         return None
-    return _(
-        "This month's budget of %(limit)s is used up. It begins anew on %(day)s; who runs this server can raise it."
-    ) % {"limit": limits[0], "day": date_format(_month_after(month), "j F")}
-
-
-def _month_after(month: date) -> date:
-    return date(month.year + month.month // 12, month.month % 12 + 1, 1)
+    so_far = spent(tenant, now)
+    usd, own, others = _("%(sum)s USD"), _("an admin of this tenant"), _("who runs this server")
+    limits: list[tuple[Decimal | int | None, Decimal | int, str, str]] = [
+        (tenant.ceiling_usd, so_far.cost_usd, usd, others),
+        (tenant.budget_usd, so_far.cost_usd, usd, own),
+        (tenant.budget_tokens, so_far.tokens, _("%(sum)s tokens"), own),
+    ]
+    for limit, sum_, unit, who in limits:
+        if limit is not None and sum_ >= limit:
+            return _(
+                "This month's budget of %(limit)s is used up. It begins anew on %(day)s; %(who)s can raise it."
+            ) % {
+                "limit": unit % {"sum": f"{limit:,}"},
+                "day": date_format(so_far.begins_anew, "j F"),
+                "who": who,
+            }
+    return None

@@ -59,8 +59,8 @@ class UserAdmin(PlatformAdmin):
 class TenantAdmin(TenantRowAdmin):
     """The list shows all tenants, to choose one of; the page of one is that of the chosen."""
 
-    fields = ("slug", "name", "least_tier", "budget_usd", "budget_tokens", "allowed_models", "created_at")
-    changeable = ("name", "least_tier", "budget_usd", "budget_tokens", "allowed_models")
+    changeable = ("name", "least_tier", "ceiling_usd", "budget_usd", "budget_tokens", "allowed_models")
+    fields = ("slug", *changeable, "created_at")
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.admin_site.has_permission(request)

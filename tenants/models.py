@@ -11,6 +11,7 @@ import secrets
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, ClassVar, Literal, Self
 from uuid import UUID
 
@@ -129,7 +130,8 @@ class Tenant(models.Model):
 
     `least_tier`: its turns run on no host with a weaker sandbox; '' takes whatever the operator runs.
     `budget_usd` and `budget_tokens` are what its requests to models may come to in a calendar month of UTC
-    (None: no limit), `allowed_models` the only ones that they may name (empty: all).
+    (None: no limit), `allowed_models` the only ones that they may name (empty: all): its admins set all three.
+    `ceiling_usd` is the operator's, who may let a tenant spend less than it would.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -159,12 +161,28 @@ class Tenant(models.Model):
     allowed_models = ArrayField(
         models.CharField(max_length=120), verbose_name=_lazy("allowed models"), default=list, blank=True
     )
+    ceiling_usd = models.DecimalField(
+        _lazy("ceiling a month, in USD"),
+        max_digits=12,
+        decimal_places=2,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text=_lazy(
+            "The tenant's own admins can't change this one. The lower of it and the budget counts."
+        ),
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects: ClassVar[TenantManager] = TenantManager()
 
     def __str__(self) -> str:
         return self.slug
+
+    @property
+    def limit_usd(self) -> Decimal | None:
+        """What its requests may come to in a month: the lower of its budget and the operator's ceiling."""
+        return min((one for one in (self.budget_usd, self.ceiling_usd) if one is not None), default=None)
 
     def note_change(self, by: "Caller | User | None", changed: Iterable[str]) -> None:
         """Into the audit: which settings changed, and to what, but for names."""

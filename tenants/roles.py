@@ -95,7 +95,9 @@ RIGHTS: dict[Action, Right] = {
     Action.MANAGE_OWNERS: Right(Role.OWNER, Scope.ADMIN, _("make, demote and remove owners, but the last")),
     Action.SEE_USAGE: Right(Role.ADMIN, Scope.READ, _("see what everybody used and what it cost")),
     Action.SEE_AUDIT: Right(Role.ADMIN, Scope.ADMIN, _("read the audit")),
-    Action.MANAGE_TENANT: Right(Role.ADMIN, Scope.ADMIN, _("set the tenant's budget, limits and least tier")),
+    Action.MANAGE_TENANT: Right(
+        Role.ADMIN, Scope.ADMIN, _("set the tenant's budget, allowed models and least tier")
+    ),
     Action.DELETE_TENANT: Right(Role.OWNER, Scope.ADMIN, _("delete the tenant")),
 }
 

@@ -1,6 +1,7 @@
 """Tags and filters of the pages: icons, and texts of others made inert."""
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,8 @@ from django.utils.translation import gettext, ngettext
 from conversations.markdown import visible as make_visible
 
 register = template.Library()
+
+CENT = Decimal("0.01")
 
 
 @register.simple_tag
@@ -68,6 +71,17 @@ def dollars(cost: float | None) -> str:
     if not cost:
         return ""
     return f"${cost:.2f}" if cost >= 0.1 else f"${cost:.4f}"
+
+
+@register.filter
+def money(cost: Decimal) -> str:
+    """A sum of US dollars to the cent, as columns and budgets have it."""
+    return "<$0.01" if 0 < cost < CENT else f"${cost:,.2f}"
+
+
+@register.filter
+def thousands(number: int) -> str:
+    return f"{number:,}"
 
 
 @register.filter

@@ -123,6 +123,24 @@ async def test_an_unused_budget_lets_pass_and_a_used_one_does_not(house: House) 
     await account.admit()
 
 
+@pytest.mark.parametrize("own", [None, Decimal(100)])
+async def test_the_operators_ceiling_holds_whatever_budget_a_tenant_sets_itself(
+    house: House, own: Decimal | None
+) -> None:
+    account = await asked(account_of, house.owner)
+    await asked(set_budget, house, budget_usd=own, ceiling_usd=Decimal("0.40"))
+    await spend(account)
+    with pytest.raises(Refused, match=r"budget of 0.40 USD is used up.* who runs this server can raise it"):
+        await account.admit()
+    await asked(set_budget, house, ceiling_usd=Decimal(1))
+    await account.admit()
+    await asked(set_budget, house, budget_usd=Decimal("0.10"))
+    with pytest.raises(
+        Refused, match=r"budget of 0.10 USD is used up.* an admin of this tenant can raise it"
+    ):
+        await account.admit()
+
+
 async def test_a_budget_of_nothing_allows_nothing(house: House) -> None:
     account = await asked(account_of, house.owner)
     await asked(set_budget, house, budget_usd=0)
@@ -161,21 +179,22 @@ async def test_the_allowed_models_go_with_the_grant(house: House) -> None:
 
 
 def test_the_command_sets_and_lifts_a_budget(house: House) -> None:
-    def budgets() -> tuple[Decimal | None, int | None]:
+    def budgets() -> tuple[Decimal | None, int | None, Decimal | None]:
         with tenant_context(house.id):
             tenant = Tenant.objects.get(id=house.id)
-            return tenant.budget_usd, tenant.budget_tokens
+            return tenant.budget_usd, tenant.budget_tokens, tenant.ceiling_usd
 
     call_command("set_budget", house.slug, "12.5", "--tokens", "1000")
-    assert budgets() == (Decimal("12.50"), 1000)
-    call_command("set_budget", house.slug, "none")
-    assert budgets() == (None, 1000)
+    assert budgets() == (Decimal("12.50"), 1000, None)
+    call_command("set_budget", house.slug, "none", "--ceiling", "20")
+    assert budgets() == (None, 1000, Decimal(20))
+    call_command("set_budget", house.slug, "none", "--ceiling", "none")
     for wrong in ("much", "-1", "NaN", "1e30"):
         with pytest.raises(CommandError):
             call_command("set_budget", house.slug, wrong)
     with pytest.raises(CommandError, match="no tenant"):
         call_command("set_budget", house.slug[:-1], "1")
-    assert budgets() == (None, 1000)
+    assert budgets() == (None, 1000, None)
 
 
 def test_asking_and_telling_cost_one_statement_each(house: House) -> None:

@@ -1,16 +1,38 @@
 """The page of what a tenant asks for: its admins set it, for themselves alone."""
 
-import pytest
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
 
+import pytest
+from asgiref.sync import sync_to_async
+from lxml import html as lxml_html
+
+from claude_runner import Refused, Spending
+from conversations.ledger import Payer, keep
+from tenants.acts import Act
 from tenants.context import tenant_context
-from tenants.models import Tenant
+from tenants.models import AuditEvent, Tenant
 from tests.cast import House, Person
 from tests.conversations.stage import live_host
+from tests.conversations.test_ledger import TOKENS, account_of
+from tests.conversations.test_pages import page, text_of
+
+BUDGET = {
+    "act": "budget",
+    "budget_usd": "12.50",
+    "budget_tokens": "1000000",
+    "allowed_models": "claude-sonnet-5",
+}
+
+
+def tenant_of(house: House) -> Tenant:
+    with tenant_context(house.id):
+        return Tenant.objects.get(id=house.id)
 
 
 def least_tier(house: House) -> str:
-    with tenant_context(house.id):
-        return Tenant.objects.get(id=house.id).least_tier
+    return tenant_of(house).least_tier
 
 
 @pytest.mark.parametrize("who", ["owner", "admin"])
@@ -20,15 +42,16 @@ def test_admins_set_the_least_tier(house: House, who: str) -> None:
     shown = client.get(page)
     assert shown.status_code == 200
     assert "landlock" in shown.text
-    answer = client.post(page, {"least_tier": "bubblewrap", "name": "taken", "slug": "taken"}, follow=True)
+    given = {"act": "tier", "least_tier": "bubblewrap", "name": "taken", "slug": "taken"}
+    answer = client.post(page, given, follow=True)
     assert "It counts from the next turn on." in answer.text
     assert least_tier(house) == "bubblewrap"
-    client.post(page, {"least_tier": ""})
+    client.post(page, {"act": "tier", "least_tier": ""})
     assert least_tier(house) == ""
 
 
 def test_what_is_no_tier_is_refused(house: House) -> None:
-    answer = house.owner.client.post(f"/t/{house.slug}/settings/", {"least_tier": "chroot"})
+    answer = house.owner.client.post(f"/t/{house.slug}/settings/", {"act": "tier", "least_tier": "chroot"})
     assert answer.status_code == 400
     assert least_tier(house) == ""
 
@@ -37,7 +60,9 @@ def test_what_is_no_tier_is_refused(house: House) -> None:
 def test_others_may_not_and_are_not_shown_the_way(house: House, who: str) -> None:
     client, page = getattr(house, who).client, f"/t/{house.slug}/settings/"
     assert client.get(page).status_code == 403
-    assert client.post(page, {"least_tier": "bubblewrap"}).status_code == 403
+    assert client.post(page, BUDGET).status_code == 403
+    assert tenant_of(house).budget_usd is None
+    assert client.post(page, {"act": "tier", "least_tier": "bubblewrap"}).status_code == 403
     assert page not in client.get(f"/t/{house.slug}/members/").text
     assert least_tier(house) == ""
 
@@ -45,5 +70,96 @@ def test_others_may_not_and_are_not_shown_the_way(house: House, who: str) -> Non
 def test_a_stranger_finds_no_such_page(house: House, stranger: Person) -> None:
     page = f"/t/{house.slug}/settings/"
     assert stranger.client.get(page).status_code == 404
-    assert stranger.client.post(page, {"least_tier": "bubblewrap"}).status_code == 404
+    assert stranger.client.post(page, {"act": "tier", "least_tier": "bubblewrap"}).status_code == 404
     assert least_tier(house) == ""
+
+
+# The budget ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", ["owner", "admin"])
+def test_admins_set_the_budget_and_the_allowed_models(house: House, who: str) -> None:
+    client, path = getattr(house, who).client, f"/t/{house.slug}/settings/"
+    client.post(path, {"act": "tier", "least_tier": "bubblewrap"})
+    models = " claude-sonnet-5 \r\n\r\nclaude-haiku-5-5\nclaude-sonnet-5"
+    hoped = {"ceiling_usd": "99", "name": "taken", "least_tier": "none", "sealed_key": "x"}
+    answer = client.post(path, BUDGET | hoped | {"allowed_models": models}, follow=True)
+    assert "It counts from the next request to a model on." in answer.text
+    tenant = tenant_of(house)
+    assert (tenant.budget_usd, tenant.budget_tokens) == (Decimal("12.50"), 1_000_000)
+    assert tenant.allowed_models == ["claude-sonnet-5", "claude-haiku-5-5"]
+    assert (tenant.ceiling_usd, tenant.name, tenant.least_tier) == (None, house.tenant.name, "bubblewrap")
+    with tenant_context(house.id):
+        noted = AuditEvent.objects.filter(act=Act.TENANT_CHANGED).latest("number")
+    assert noted.actor_id == getattr(house, who).caller.member_id
+    assert noted.details["changed"] == {
+        "budget_usd": "12.50",
+        "budget_tokens": 1_000_000,
+        "allowed_models": tenant.allowed_models,
+    }
+    found = page(client, path)
+    assert found.xpath("//input[@name='budget_usd']/@value") == ["12.50"]
+    assert found.xpath("//textarea[@name='allowed_models']")[0].value.split() == tenant.allowed_models
+    client.post(path, {"act": "budget", "budget_usd": "", "budget_tokens": "", "allowed_models": " "})
+    tenant = tenant_of(house)
+    assert (tenant.budget_usd, tenant.budget_tokens, tenant.allowed_models) == (None, None, [])
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("budget_usd", "much"),
+        ("budget_usd", "-1"),
+        ("budget_usd", "NaN"),
+        ("budget_usd", "1e30"),
+        ("budget_usd", "0.001"),
+        ("budget_tokens", "-1"),
+        ("budget_tokens", "1.5"),
+        ("budget_tokens", "9" * 30),
+        ("allowed_models", "two words"),
+        ("allowed_models", "x" * 121),
+        ("allowed_models", "\u202emodel"),
+        ("allowed_models", "\n".join(f"model-{n}" for n in range(51))),
+    ],
+)
+def test_a_wrong_budget_says_so_at_its_field_and_changes_nothing(
+    house: House, field: str, wrong: str
+) -> None:
+    path = f"/t/{house.slug}/settings/"
+    house.owner.client.post(path, BUDGET)
+    answer = house.owner.client.post(path, BUDGET | {"budget_usd": "7", field: wrong})
+    found: Any = lxml_html.fromstring(answer.content)
+    assert answer.status_code == 400
+    assert [e.get("id") for e in found.xpath("//ul[@class='errors']")] == [f"id_{field}_error"]
+    [typed] = [e.value for e in found.xpath("//*[@name=$name]", name=field)]
+    assert typed.replace("\r", "").strip() == wrong
+    assert tenant_of(house).budget_usd == Decimal("12.50")
+
+
+def test_what_was_spent_this_month_stands_beside_it(house: House) -> None:
+    payer = Payer(house.id, uuid4(), None, house.owner.caller.member_id, uuid4(), "api_key")
+    with tenant_context(house.id):
+        keep(payer, Spending(uuid4(), 200, "claude-sonnet-4-5", TOKENS))
+    path = f"/t/{house.slug}/settings/"
+    assert "Cost $0.45 Tokens 110,000" in text_of(page(house.owner.client, path))
+    house.owner.client.post(path, BUDGET)
+    found = page(house.owner.client, path)
+    assert "Cost $0.45 of $12.50 Tokens 110,000 of 1,000,000" in text_of(found)
+    with tenant_context(house.id):
+        Tenant.objects.update(ceiling_usd=Decimal("0.40"))
+    found = page(house.owner.client, path)
+    assert "Who runs this server allows at most $0.40 a month." in text_of(found)
+    [over] = found.xpath("//*[@data-state='over']")
+    assert text_of(over) == "Cost $0.45 of $0.40"
+
+
+async def test_a_budget_counts_from_the_next_request_on(house: House) -> None:
+    path = f"/t/{house.slug}/settings/"
+    account = await sync_to_async(account_of)(house.owner)
+    client = await sync_to_async(lambda: house.owner.async_client)()
+    await account.admit()
+    await client.post(path, {"act": "budget", "budget_usd": "0"})
+    with pytest.raises(Refused, match=r"used up.* an admin of this tenant can raise it"):
+        await account.admit()
+    await client.post(path, BUDGET)
+    assert (await account.admit()).models == {"claude-sonnet-5"}

@@ -76,7 +76,7 @@ PAGES: dict[str, Attack | str] = {
     "t/<slug:slug>/c/<uuid:conversation_id>/": Attack(),
     "t/<slug:slug>/c/<uuid:conversation_id>/before/<int:number>": Attack(),
     "t/<slug:slug>/c/<uuid:conversation_id>/share": Attack(form={"shared": "yes"}),
-    "t/<slug:slug>/settings/": Attack(form={"least_tier": "none", "name": "taken"}),
+    "t/<slug:slug>/settings/": Attack(form={"act": "budget", "budget_usd": "0", "name": "taken"}),
     "t/<slug:slug>/audit/": Attack(query="act=member.joined"),
     "t/<slug:slug>/members/": Attack(form={"role": "viewer", "email": ""}),
     "t/<slug:slug>/members/<uuid:member_id>/": Attack(form={"act": "role", "role": "viewer"}),

@@ -1,6 +1,7 @@
 """The platform's admin: who gets in, and that it sees one tenant at a time, and of that no secret and no text."""
 
 import json
+from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
@@ -129,14 +130,20 @@ def test_a_form_of_a_tenant_changes_nothing_once_another_is_chosen(
         assert Tenant.objects.get().name != "Taken"
 
 
-def test_a_tenants_least_tier_is_set(house: House, platform_admin: Client) -> None:
+def test_a_tenants_least_tier_and_ceiling_are_set(house: House, platform_admin: Client) -> None:
     look_into(platform_admin, house)
     change = reverse("admin:tenants_tenant_change", args=[house.id])
-    given = {"name": "House", "least_tier": "bubblewrap", "slug": "taken", "sealed_key": "x"}
+    given = {
+        "name": "House",
+        "least_tier": "bubblewrap",
+        "ceiling_usd": "9",
+        "slug": "taken",
+        "sealed_key": "x",
+    }
     assert platform_admin.post(change, given).status_code == 302
     with tenant_context(house.id):
         tenant = Tenant.objects.get()
-    assert (tenant.least_tier, tenant.slug) == ("bubblewrap", house.slug)
+    assert (tenant.least_tier, tenant.ceiling_usd, tenant.slug) == ("bubblewrap", Decimal(9), house.slug)
 
 
 def test_nothing_secret_and_nothing_that_was_said_is_on_any_page(

@@ -1,4 +1,7 @@
-"""manage.py set_budget SLUG USD: what a tenant's requests to models may come to in a calendar month."""
+"""manage.py set_budget SLUG USD: what a tenant's requests to models may come to in a calendar month.
+
+The tenant's admins may change that; a ceiling is the operator's alone.
+"""
 
 from argparse import ArgumentParser
 from decimal import Decimal, InvalidOperation
@@ -20,8 +23,13 @@ class Command(BaseCommand):
         parser.add_argument("slug", help="the tenant's name in addresses")
         parser.add_argument("usd", help="US dollars, as in 25 or 12.50; none for no limit")
         parser.add_argument("--tokens", default=None, help="tokens of all kinds; none for no limit")
+        parser.add_argument(
+            "--ceiling", help="US dollars that the tenant's own admins can't raise; none for none"
+        )
 
-    def handle(self, *args: Any, slug: str, usd: str, tokens: str | None, **options: Any) -> None:
+    def handle(
+        self, *args: Any, slug: str, usd: str, tokens: str | None, ceiling: str | None, **options: Any
+    ) -> None:
         tenant = next((listed for listed in tenants_like(slug) if listed.slug == slug), None)
         if tenant is None:
             raise CommandError(f"There is no tenant {slug}.")
@@ -29,6 +37,8 @@ class Command(BaseCommand):
         if tokens is not None:
             limit = _amount(tokens)
             changes["budget_tokens"] = None if limit is None else int(limit)
+        if ceiling is not None:
+            changes["ceiling_usd"] = _amount(ceiling)
         with tenant_context(tenant.id):
             row = Tenant.objects.select_for_update(no_key=True).get(id=tenant.id)
             for name, value in changes.items():
