@@ -16,6 +16,7 @@ from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 
 from conversations.api import router as conversations_router
+from conversations.usage_api import router as usage_router
 from tenants import audit
 from tenants.access import Caller
 from tenants.api import router as tenants_router
@@ -63,6 +64,7 @@ api.add_router("", conversations_router)
 api.add_router("", tenants_router)
 api.add_router("", people_router)
 api.add_router("", api_keys_router)
+api.add_router("", usage_router)
 api.add_router("", audit_router)
 
 

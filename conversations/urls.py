@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from conversations import api_keys, audit_page, member_pages, pages, tenant_pages
+from conversations import api_keys, audit_page, member_pages, pages, tenant_pages, usage_pages
 
 urlpatterns = [
     path("", pages.home, name="home"),
@@ -17,6 +17,7 @@ urlpatterns = [
     ),
     path("invitation/<str:token>/", member_pages.invitation, name="invitation"),
     path("t/<slug:slug>/settings/", tenant_pages.tenant_settings, name="tenant_settings"),
+    path("t/<slug:slug>/usage/", usage_pages.usage, name="usage"),
     path("t/<slug:slug>/audit/", audit_page.audit, name="audit"),
     path("t/<slug:slug>/members/", member_pages.members, name="members"),
     path("t/<slug:slug>/members/<uuid:member_id>/", member_pages.member, name="member"),

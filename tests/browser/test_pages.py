@@ -46,7 +46,15 @@ def test_axe_finds_nothing_to_complain_about(visit: Visit, scheme: str) -> None:
     problems = violations(person)
     person.page.get_by_role("button", name="Deny").click()
     person.ends(turns=3)
-    for path in ("", "credentials/", "members/", "nothing-here"):
+    for path in (
+        "",
+        "credentials/",
+        "members/",
+        "usage/",
+        "usage/?month=2026-01",
+        "settings/",
+        "nothing-here",
+    ):
         person.page.goto(person.home + path)
         problems += violations(person)
     person.context.clear_cookies()
@@ -77,6 +85,9 @@ def test_nothing_is_wider_than_a_phone(visit: Visit) -> None:
     assert small == []
     person.page.get_by_role("button", name="Deny").click()
     person.ends(turns=3)
+    for path in ("usage/", "settings/", "members/"):
+        person.page.goto(person.home + path)
+        assert person.page.evaluate("() => document.documentElement.scrollWidth") == 360, path
 
 
 def test_the_list_folds_away_on_a_phone(visit: Visit) -> None:

@@ -63,6 +63,7 @@ CALLS: dict[str, Attack | str] = {
     "PATCH /v1/api-keys/{key}": Attack({"name": "taken", "expires_at": None}),
     "POST /v1/api-keys/{key}/rotate": Attack({"overlap_seconds": 0}),
     "DELETE /v1/api-keys/{key}": Attack(),
+    "GET /v1/usage": "adds up what was used in the caller's tenant",
     "GET /v1/audit": "lists what was done in the caller's tenant (T2 tries its fields)",
 }
 
@@ -77,6 +78,7 @@ PAGES: dict[str, Attack | str] = {
     "t/<slug:slug>/c/<uuid:conversation_id>/before/<int:number>": Attack(),
     "t/<slug:slug>/c/<uuid:conversation_id>/share": Attack(form={"shared": "yes"}),
     "t/<slug:slug>/settings/": Attack(form={"act": "budget", "budget_usd": "0", "name": "taken"}),
+    "t/<slug:slug>/usage/": Attack(query="month=2026-11&member={member}"),
     "t/<slug:slug>/audit/": Attack(query="act=member.joined"),
     "t/<slug:slug>/members/": Attack(form={"role": "viewer", "email": ""}),
     "t/<slug:slug>/members/<uuid:member_id>/": Attack(form={"act": "role", "role": "viewer"}),
