@@ -9,18 +9,25 @@ from uuid import UUID
 
 from django.db import connection
 from django.utils import timezone
+from procrastinate import App, JobContext, RetryStrategy
 from procrastinate.contrib.django import app as proxied
 from procrastinate.contrib.django import procrastinate_app
+from procrastinate.manager import JobManager
 
+from conversations.ending import delete_conversations, delete_rest
 from conversations.events import pack
 from conversations.models import Conversation
+from conversations.nudges import nudge_runners
 from tenants.context import across_tenants, in_tenant
+from tenants.models import Tenant
 
 logger = logging.getLogger("parley.tasks")
 
 DRAFTS_LIVE = timedelta(days=1)
 EVENTS_STAY_LOOSE = timedelta(days=1)
 CONVERSATIONS_A_RUN = 100
+DELETING = "delete_tenant"
+TRIES = RetryStrategy(max_attempts=10, exponential_wait=3)  # the last after a day
 
 
 @proxied.periodic(cron="17 * * * *")
@@ -37,6 +44,28 @@ async def pack_old_events(timestamp: int) -> None:
     for tenant, conversation in await across_tenants(_packable):
         while await in_tenant(tenant, pack_conversation, conversation, EVENTS_STAY_LOOSE):
             pass
+
+
+@proxied.task(name=DELETING, pass_context=False, retry=TRIES)
+async def delete_tenant(tenant: str) -> None:
+    """Delete all that is left of a tenant that was shut out."""
+    await across_tenants(delete_conversations, UUID(tenant))
+    await nudge_runners("", "dispose")
+    with suppress(Tenant.DoesNotExist):
+        await across_tenants(delete_rest, UUID(tenant))
+
+
+@proxied.periodic(cron="* * * * *")
+@proxied.task(name="go_on_deleting", queueing_lock="go_on_deleting", pass_context=True)
+async def go_on_deleting(context: JobContext, timestamp: int) -> None:
+    """Take up what a runner left behind that was killed while it deleted a tenant."""
+    await retry_stalled(context.app.job_manager)
+
+
+async def retry_stalled(jobs: JobManager) -> None:
+    """Only deletions: what is done again by the hour needs no second try."""
+    for job in await jobs.get_stalled_jobs(task_name=DELETING):
+        await jobs.retry_job(job)
 
 
 def pack_conversation(conversation: UUID, older_than: timedelta) -> int:
@@ -61,11 +90,18 @@ def _packable() -> list[tuple[UUID, UUID]]:
 
 
 @asynccontextmanager
-async def work_in_background() -> AsyncIterator[None]:
-    """Run procrastinate's worker as long as the context is open."""
+async def job_queue() -> AsyncIterator[App]:
+    """procrastinate's app, connected as long as the context is open."""
     app = procrastinate_app.current_app  # made when all apps are ready, so not to be imported by name
     connector = app.connector.get_worker_connector()  # type: ignore[attr-defined]  # Django's connector has it
     async with app.with_connector(connector).open_async() as working:
+        yield working
+
+
+@asynccontextmanager
+async def work_in_background() -> AsyncIterator[None]:
+    """Run procrastinate's worker as long as the context is open."""
+    async with job_queue() as working:
         worker = asyncio.create_task(
             working.run_worker_async(install_signal_handlers=False, concurrency=2, wait=True)
         )

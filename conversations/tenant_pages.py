@@ -1,18 +1,22 @@
-"""The page on which a tenant's admins say what its turns may cost and what they ask for."""
+"""The page on which a tenant's admins say what its turns may cost and what they ask for, and owners end it."""
 
 from collections import Counter
 from copy import copy
+from typing import Any
 
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
+from conversations import tasks
+from conversations.ending import shut_out
 from conversations.forms import BudgetForm, LeastTierForm, TenantForm
 from conversations.hosts import live_hosts
 from conversations.ledger import spent
 from conversations.pages import TenantRequest
 from conversations.surroundings import Surroundings
+from tenants.members import acting
 from tenants.models import Tenant
 from tenants.roles import Action
 
@@ -28,6 +32,28 @@ def tenant_settings(request: TenantRequest, slug: str) -> HttpResponse:
             form.save().note_change(request.caller, form.changed_data)
             messages.success(request, form.done)
             return redirect("tenant_settings", slug)
+    return _settings(request, tenant, budget, sandbox)
+
+
+@require_POST
+def delete_tenant(request: TenantRequest, slug: str) -> HttpResponse:
+    """Shut everybody out at once, and have a runner delete the rest. Asks for the tenant's slug."""
+    caller = acting(request.caller)
+    caller.require(Action.DELETE_TENANT)
+    tenant = Tenant.objects.get(id=caller.tenant_id)
+    typed = request.POST.get("name", "")[:200]
+    if typed.strip() != tenant.slug:
+        forms = BudgetForm(instance=tenant), LeastTierForm(instance=tenant)
+        return _settings(request, tenant, *forms, unconfirmed=tenant.id, typed=typed)
+    shut_out(tenant.id)
+    # With this transaction or not at all.
+    tasks.delete_tenant.defer(tenant=str(tenant.id))
+    return render(request, "tenant_deleted.html", {"tenant": tenant})
+
+
+def _settings(
+    request: TenantRequest, tenant: Tenant, budget: TenantForm, sandbox: TenantForm, **more: Any
+) -> HttpResponse:
     context = {
         "page": Surroundings.of(request.caller, section="settings"),
         "tenant": tenant,
@@ -35,8 +61,11 @@ def tenant_settings(request: TenantRequest, slug: str) -> HttpResponse:
         "budget": budget,
         "sandbox": sandbox,
         "tiers": sorted(Counter(host.tier for host in live_hosts()).items()),
+        "may_delete": request.caller.may(Action.DELETE_TENANT),
     }
-    return render(request, "tenant_settings.html", context, status=400 if request.method == "POST" else 200)
+    # What was sent and is right leads elsewhere.
+    status = 400 if request.method == "POST" else 200
+    return render(request, "tenant_settings.html", context | more, status=status)
 
 
 def _form(request: TenantRequest, kind: type[TenantForm], tenant: Tenant) -> TenantForm:

@@ -17,6 +17,7 @@ urlpatterns = [
     ),
     path("invitation/<str:token>/", member_pages.invitation, name="invitation"),
     path("t/<slug:slug>/settings/", tenant_pages.tenant_settings, name="tenant_settings"),
+    path("t/<slug:slug>/settings/delete", tenant_pages.delete_tenant, name="delete_tenant"),
     path("t/<slug:slug>/usage/", usage_pages.usage, name="usage"),
     path("t/<slug:slug>/audit/", audit_page.audit, name="audit"),
     path("t/<slug:slug>/members/", member_pages.members, name="members"),

@@ -1,5 +1,6 @@
 """The page of what a tenant asks for: its admins set it, for themselves alone."""
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -10,13 +11,17 @@ from lxml import html as lxml_html
 
 from claude_runner import Refused, Spending
 from conversations.ledger import Payer, keep
+from conversations.tasks import delete_tenant, job_queue, retry_stalled, work_in_background
 from tenants.acts import Act
+from tenants.authentication import memberships_of
 from tenants.context import tenant_context
-from tenants.models import AuditEvent, Tenant
+from tenants.models import AuditEvent, Membership, Tenant
 from tests.cast import House, Person
 from tests.conversations.stage import live_host
+from tests.conversations.test_api import Program
 from tests.conversations.test_ledger import TOKENS, account_of
-from tests.conversations.test_pages import page, text_of
+from tests.conversations.test_pages import page, talk, text_of
+from tests.servers import TestServers
 
 BUDGET = {
     "act": "budget",
@@ -163,3 +168,83 @@ async def test_a_budget_counts_from_the_next_request_on(house: House) -> None:
         await account.admit()
     await client.post(path, BUDGET)
     assert (await account.admit()).models == {"claude-sonnet-5"}
+
+
+# The end ------------------------------------------------------------------------------------------------------
+
+
+def end_of(house: House) -> str:
+    return f"/t/{house.slug}/settings/delete"
+
+
+async def is_gone(house: House) -> bool:
+    def rows() -> bool:
+        with tenant_context(house.id):
+            return not Tenant.objects.exists() and not Membership.objects.exists()
+
+    return await sync_to_async(rows)()
+
+
+async def test_an_owner_deletes_the_tenant_by_its_slug(house: House) -> None:
+    def closed() -> str:
+        talk(house.member)
+        key, client = house.owner.key, house.owner.client
+        [form] = page(client, f"/t/{house.slug}/settings/").xpath("//form[@action=$end]", end=end_of(house))
+        answer = client.post(form.get("action"), {"name": f" {house.slug} "})
+        assert answer.status_code == 200 and "Nobody belongs to it any more" in answer.text
+        for person in (house.owner, house.member):
+            assert memberships_of(person.user) == []
+            assert person.client.get(f"/t/{house.slug}/").status_code == 404
+        assert "belong to no tenant" in client.get("/").text
+        return key
+
+    key = await sync_to_async(closed)()
+    assert (await Program(key).call("GET", "/members")).status_code == 401
+    assert not await is_gone(house), "a runner does that"
+    async with work_in_background():
+        for _moment in range(200):
+            if await is_gone(house):
+                break
+            await asyncio.sleep(0.1)
+    assert await is_gone(house)
+
+
+@pytest.mark.parametrize("typed", ["", "house", "House", "{slug}x"])
+def test_another_name_deletes_nothing_and_is_kept(house: House, typed: str) -> None:
+    typed = typed.format(slug=house.slug)
+    answer = house.owner.client.post(end_of(house), {"name": typed})
+    found: Any = lxml_html.fromstring(answer.content)
+    assert answer.status_code == 400
+    [dialog] = found.xpath("//dialog[@data-open]")
+    assert "Nothing was deleted" in text_of(dialog)
+    assert dialog.xpath(".//input[@name='name']/@value") == [typed]
+    assert memberships_of(house.owner.user)
+
+
+@pytest.mark.parametrize("who", ["admin", "member", "viewer"])
+def test_nobody_but_an_owner_deletes_it(house: House, who: str) -> None:
+    client = getattr(house, who).client
+    assert client.post(end_of(house), {"name": house.slug}).status_code == 403
+    assert memberships_of(house.owner.user)
+    if who == "admin":
+        assert end_of(house) not in client.get(f"/t/{house.slug}/settings/").text
+
+
+async def test_a_deletion_that_was_cut_off_is_taken_up_again(house: House, servers: TestServers) -> None:
+    async def state() -> Any:
+        with servers.as_admin() as admin:
+            asked = "SELECT status FROM procrastinate_jobs WHERE args ->> 'tenant' = %s"
+            return admin.execute(asked, [str(house.id)]).fetchone()
+
+    given = {"name": house.slug}
+    await sync_to_async(lambda: house.owner.client.post(end_of(house), given))()
+    assert await state() == ("todo",)
+    with servers.as_admin() as admin:  # as a runner leaves it that is killed
+        cut_off = "UPDATE procrastinate_jobs SET status = 'doing' WHERE args ->> 'tenant' = %s"
+        admin.execute(cut_off, [str(house.id)])
+    async with job_queue() as app:
+        await retry_stalled(app.job_manager)
+    assert await state() == ("todo",)
+    await delete_tenant(tenant=str(house.id))
+    assert await is_gone(house)
+    await delete_tenant(tenant=str(house.id))  # by another runner once more

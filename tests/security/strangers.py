@@ -78,6 +78,7 @@ PAGES: dict[str, Attack | str] = {
     "t/<slug:slug>/c/<uuid:conversation_id>/before/<int:number>": Attack(),
     "t/<slug:slug>/c/<uuid:conversation_id>/share": Attack(form={"shared": "yes"}),
     "t/<slug:slug>/settings/": Attack(form={"act": "budget", "budget_usd": "0", "name": "taken"}),
+    "t/<slug:slug>/settings/delete": Attack(form={"name": "x"}),  # B's own slug would end B's own tenant
     "t/<slug:slug>/usage/": Attack(query="month=2026-11&member={member}"),
     "t/<slug:slug>/audit/": Attack(query="act=member.joined"),
     "t/<slug:slug>/members/": Attack(form={"role": "viewer", "email": ""}),

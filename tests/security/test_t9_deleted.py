@@ -4,13 +4,16 @@ And the folders of deleted conversations: gone also where their runner was down,
 """
 
 import json
+import re
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from io import StringIO
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
+import httpx
 import psycopg
 import pytest
 from allauth.account.models import EmailAddress
@@ -166,6 +169,47 @@ def test_t9_the_accounts_of_those_who_belong_nowhere_else_go_with_it(house: Hous
         assert Membership.objects.filter(user__in=[both, left_there]).count() == 2
         author = Conversation.objects.get(id=theirs).author.user
     assert author == left_there
+
+
+def send(browser: httpx.Client, path: str, fields: dict[str, str], action: str = "") -> httpx.Response:
+    """Open the page of a form and send the form, there or to its action."""
+    [token, *_others] = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', browser.get(path).text)
+    return browser.post(action or path, data=fields | {"csrfmiddlewaretoken": token})
+
+
+def test_t9_an_owner_deletes_the_tenant_on_its_page(place: tuple[Installation, Web]) -> None:
+    installation, web = place
+    slug = f"own-{uuid4().hex[:6]}"
+    founded = json.loads(installation.manage("create_tenant", slug, "--owner", f"{slug}@example.org"))
+    client = installation.client(web, founded["api_key"])
+    endpoint = {"kind": "endpoint", "base_url": installation.model_url, "secret": SECRET, "name": "Its own"}
+    client.post("/v1/credentials", endpoint | {"default": True})
+    conversation = talk(client, "write canary.txt: of the deleted")
+    tenant = str(installation.query("SELECT id FROM tenants_tenant WHERE slug = %s", slug))
+    folder, part = folder_of(installation, conversation), installation.folder / "data/keys/tenants" / tenant
+    assert folder and part.exists()
+    others = talk(installation.client(web), "words 3")
+    with (
+        httpx.Client(base_url=web.url, trust_env=False, timeout=20, headers={"origin": web.url}) as browser,
+        client.socket() as socket,
+    ):
+        signed = {"login": founded["email"], "password": founded["password"]}
+        assert send(browser, "/accounts/login/", signed).status_code == 302
+        socket.say("slow 300 60", conversation)
+        socket.until_text(2)
+        settings, ending = f"/t/{slug}/settings/", f"/t/{slug}/settings/delete"
+        assert send(browser, settings, {"name": "another"}, ending).status_code == 400
+        asked = time.monotonic()
+        assert send(browser, settings, {"name": slug}, ending).status_code == 200
+        assert time.monotonic() - asked < 3, "nobody waits for the slow part"
+        assert browser.get(settings).status_code in (302, 404), "the account goes as well"
+    assert client.call("GET", "/v1/conversations").status_code == 401
+    eventually(lambda: not count_of(installation, tenant), 20)
+    assert not installation.query("SELECT count(*) FROM tenants_tenant WHERE id = %s", tenant)
+    eventually(lambda: not folder.exists(), 10)
+    assert not part.exists()
+    assert not installation.query("SELECT count(*) FROM tenants_user WHERE email LIKE %s", f"{slug}%")
+    assert folder_of(installation, others), "another tenant's files stay"
 
 
 def test_t9_a_deletion_that_was_cut_off_is_repeated(place: tuple[Installation, Web]) -> None:
