@@ -59,6 +59,23 @@ def _read(pid: int) -> Running | None:
     return None
 
 
+def threads_in_all() -> int:
+    """How many this machine has: to be asked at any moment."""
+    with open("/proc/loadavg", "rb", buffering=0) as file:
+        return int(file.read().split()[3].partition(b"/")[2])
+
+
+def threads_of(uid: int) -> int:
+    """How many all processes of this uid have, which is what the kernel counts against its limit of processes."""
+    threads = 0
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and entry.stat().st_uid == uid and (one := _read(int(entry.name))):
+                    threads += one.threads
+    return threads
+
+
 def children(pid: int) -> list[int]:
     """Those of all its threads: each thread has children of its own."""
     found: list[int] = []

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,12 +153,17 @@ def stored(folder: Path, limits: Limits) -> Stored:
     return Stored(size, files)
 
 
-def kernel_walls(limits: Limits, *, own_count: bool) -> list[str]:
-    """The command before a command that gives it these limits. `own_count`: its uid is nobody else's."""
-    walls = [f"--fsize={limits.file}", "--core=0"]
-    if own_count:
-        walls.append(f"--nproc={int(limits.processes * BEHIND)}")
-    return ["/usr/bin/prlimit", *walls, "--"]
+def kernel_walls(limits: Limits, *, beside: int) -> list[str]:
+    """The command before a command that gives it these limits. `beside`: what the kernel counts with its own."""
+    file = _allowed(resource.RLIMIT_FSIZE, limits.file)
+    processes = _allowed(resource.RLIMIT_NPROC, beside + int(limits.processes * BEHIND))
+    return ["/usr/bin/prlimit", f"--fsize={file}", "--core=0", f"--nproc={processes}", "--"]
+
+
+def _allowed(kind: int, wanted: int) -> int:
+    """What the runner itself may have is the most that it can give."""
+    _, most = resource.getrlimit(kind)
+    return wanted if most == resource.RLIM_INFINITY else min(wanted, most)
 
 
 def _size(number: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from claude_runner.census import threads_of
 from claude_runner.cgroup import Group
 from claude_runner.errors import SandboxUnavailable
 from claude_runner.folders import Place
@@ -97,7 +98,8 @@ def walled(
     if tier is Tier.LANDLOCK:
         env["GIT_CONFIG_NOSYSTEM"] = "1"  # git fails where it may not read that
     own_count = place.uid is not None or (tier not in UNWALLED and _counts_by_namespace())
-    arguments = [*kernel_walls(limits or Limits(), own_count=own_count), *arguments]
+    beside = 0 if own_count else threads_of(os.getuid())
+    arguments = [*kernel_walls(limits or Limits(), beside=beside), *arguments]
     if tier in UNWALLED:
         argv = [*_entering(group), *_confined(tier, place, cli), *arguments]
         return Launch(argv, env, place.workspace, walled=False, kept=True)

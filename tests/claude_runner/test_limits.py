@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from claude_runner import Limits
-from claude_runner.census import Census, Running
+from claude_runner.census import Census, Running, threads_of
 from claude_runner.limits import (
     ROOM,
     Stored,
@@ -22,6 +22,7 @@ from claude_runner.limits import (
     too_long,
     too_much_output,
 )
+from tests.uids import AS_ROOT
 
 LIMITS = Limits(memory=2 << 30, processes=1500, cpu=90.0, disk=3 << 20, files=10, output=5 << 10, turn=600.0)
 
@@ -133,6 +134,17 @@ def test_a_census_finds_children_and_what_they_use() -> None:
     assert Census().family(child.pid) == []
 
 
-def test_processes_are_counted_only_where_the_count_is_ones_own() -> None:
-    assert "--nproc=1687" in kernel_walls(LIMITS, own_count=True)
-    assert not [wall for wall in kernel_walls(LIMITS, own_count=False) if "nproc" in wall]
+def test_where_others_are_counted_too_the_wall_stands_beyond_them() -> None:
+    assert "--nproc=1687" in kernel_walls(LIMITS, beside=0)
+    assert "--nproc=1787" in kernel_walls(LIMITS, beside=100)
+
+
+def test_all_threads_of_a_uid_are_counted() -> None:
+    own = sum(one.threads for one in Census().family(os.getpid()))
+    assert threads_of(os.getuid()) >= own
+    with subprocess.Popen(["sleep", "30"], user=54399 if AS_ROOT else None) as child:
+        try:
+            assert threads_of(54399) == AS_ROOT
+            assert threads_of(os.getuid()) >= own + (not AS_ROOT)
+        finally:
+            child.kill()
