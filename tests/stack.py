@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -47,11 +47,13 @@ def eventually[T](condition: Callable[[], T], seconds: float = 5, why: str = "")
 class Process:
     """One process of the installation; what it says goes into `log`."""
 
-    def __init__(self, argv: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, argv: list[str], environment: dict[str, str], log: Path, within: Sequence[str] = ()
+    ) -> None:
         self.log = log
         with log.open("ab") as output:
             self.child = subprocess.Popen(
-                [sys.executable, *argv], cwd=PROJECT, env=environment, stdout=output, stderr=output
+                [*within, sys.executable, *argv], cwd=PROJECT, env=environment, stdout=output, stderr=output
             )
 
     @property
@@ -72,7 +74,7 @@ class Process:
         self.child.kill()
         self.child.wait()
 
-    def leave(self, seconds: float = 15) -> int:
+    def leave(self, seconds: float = 30) -> int:
         """SIGTERM; returns its exit code."""
         self.child.terminate()
         return self.child.wait(seconds)
@@ -168,12 +170,22 @@ class Installation:
 
     # Processes
 
+    def up(self, runner: str = "one") -> Self:
+        """One web process and this runner, as `make run` has them; they start side by side."""
+        web = self._start_web({})
+        self.runner(runner)
+        eventually(web.answers, START_SECONDS, "web did not come up")
+        return self
+
     def web(self, **settings: str) -> Web:
         """One more web process, once it answers."""
-        web = Web(self.environment | settings, self.folder / f"web-{len(self.webs)}.log")
-        self.webs.append(web)
+        web = self._start_web(settings)
         eventually(web.answers, START_SECONDS, "web did not come up")
         return web
+
+    def _start_web(self, settings: dict[str, str]) -> Web:
+        self.webs.append(Web(self.environment | settings, self.folder / f"web-{len(self.webs)}.log"))
+        return self.webs[-1]
 
     def some_webs(self, count: int) -> list[Web]:
         """As many web processes as that; those that live serve again."""
@@ -184,8 +196,11 @@ class Installation:
         """Start the runner of this name, once it has said that it lives."""
         return self.only_runners(*{**self.runners, name: None}, **settings)[name]
 
-    def only_runners(self, *names: str, **settings: str) -> dict[str, Process]:
-        """Exactly these runners live: others are killed, missing ones are started with these settings."""
+    def only_runners(self, *names: str, within: Sequence[str] = (), **settings: str) -> dict[str, Process]:
+        """Exactly these runners live: others are killed, missing ones are started with these settings.
+
+        `within`: a command that becomes the runner.
+        """
         for name in self.runners.keys() - set(names):
             self.runners.pop(name).kill()
         since = self.query("SELECT clock_timestamp()")
@@ -193,7 +208,7 @@ class Installation:
         for name in fresh:
             argv = ["manage.py", "runner", "--name", name]
             log = self.folder / f"runner-{name}.log"
-            self.runners[name] = Process(argv, self.environment | settings, log)
+            self.runners[name] = Process(argv, self.environment | settings, log, within)
         for name in fresh:
             eventually(lambda name=name: self._seen(name, since), START_SECONDS, f"runner {name}")  # type: ignore[misc]
         return {name: self.runners[name] for name in names}
@@ -227,10 +242,8 @@ class Installation:
             return row[0] if row else None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installation() -> Iterator[Installation]:
-    """One web process and one runner, as `make run` has them, for all tests that leave them alive."""
+    """One web process and one runner, for all tests of a folder that leave them alive."""
     with Installation.standing() as installation:
-        installation.web()
-        installation.runner("one")
-        yield installation
+        yield installation.up()

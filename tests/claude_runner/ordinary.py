@@ -27,6 +27,7 @@ from claude_runner import (
 )
 from claude_runner.scripted_model import ScriptedModel
 from tests.purse import Purse
+from tests.uids import AS_ROOT, ORDINARY, become
 
 LOOK = (
     "run (env -i setsid sleep 4715 >/dev/null 2>&1 &) ; "
@@ -52,7 +53,8 @@ async def _turn(folder: Path, cli: Path | None = None) -> dict[str, object]:
             if isinstance(event, TurnEnd):
                 outcome = event.outcome
         await pool.stop_all()
-    return {"uid": os.getuid(), "tier": proof.tier, "output": output, "outcome": outcome, "left": _left()}
+    told = {"uid": os.getuid(), "tier": proof.tier, "reason": proof.reason}
+    return told | {"output": output, "outcome": outcome, "left": _left()}
 
 
 def _left() -> list[str]:
@@ -61,12 +63,10 @@ def _left() -> list[str]:
 
 
 def main() -> None:
-    if os.geteuid() == 0:
+    if AS_ROOT:
         with tempfile.TemporaryDirectory(prefix="p-", dir="/tmp") as folder:
             asyncio.run(_turn(Path(folder)))
-        os.setgroups([])
-        os.setresgid(54321, 54321, 54321)
-        os.setresuid(54321, 54321, 54321)
+    become(ORDINARY)
     sys.stdout.write(json.dumps(asyncio.run(_turn(Path(sys.argv[1])))))
 
 

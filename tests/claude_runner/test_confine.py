@@ -19,6 +19,7 @@ from claude_runner.folders import Folders
 from claude_runner.probe import findings_of
 from claude_runner.sandbox import Launch, walled
 from tests.interpreter import openly
+from tests.uids import AS_ROOT, ORDINARY
 
 from .conftest import Engine, NewEngine, eventually
 
@@ -79,7 +80,7 @@ def test_a_kernel_without_landlock_is_told(new_sandbox_dir: Callable[[], Path], 
 def test_landlock_lacks_only_what_is_stated(new_sandbox_dir: Callable[[], Path]) -> None:
     findings = findings_of(Tier.LANDLOCK, Folders(RunnerSettings(new_sandbox_dir())))
     holes = {finding.name for finding in findings if not finding.holds}
-    assert holes == {"namespaces"} | (set() if os.geteuid() == 0 else {"own uid", "gateway sockets"})
+    assert holes == {"namespaces"} | (set() if AS_ROOT else {"own uid", "gateway sockets"})
 
 
 async def test_a_whole_turn_runs_under_landlock(new_engine: NewEngine) -> None:
@@ -173,8 +174,7 @@ def test_an_ordinary_user_gets_it_too(
     """A runner that is no root where there is no bubblewrap, and no Landlock either."""
     folder = new_sandbox_dir()
     (folder / "sh").symlink_to("/bin/sh")
-    if os.geteuid() == 0:
-        os.chown(folder, 54321, 54321)
+    os.chown(folder, ORDINARY, -1)
     program = [sys.executable, "-m", "tests.claude_runner.ordinary", str(folder)]
     if lands is Tier.NONE:
         program = [sys.executable, "-c", f"{REFUSE_LANDLOCK}os.execv(sys.executable, {program!r})"]

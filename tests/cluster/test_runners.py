@@ -12,6 +12,8 @@ from tests.client import Client, Event, is_exact, text_of
 from tests.cluster.relay import relayed
 from tests.stack import Installation, Process, eventually
 
+DRAINED = 30  # The processes themselves give what runs 25 s.
+
 
 def gone(family: list[psutil.Process]) -> bool:
     return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
@@ -163,7 +165,7 @@ def test_a_runner_that_leaves_finishes_its_turn_and_hands_the_rest_over(
     assert holder_of(cluster, conversation) == "two"
     assert memory(heard) == ["slow 40 5"]
     assert is_exact(heard)
-    assert leaving.child.wait(10) == 0
+    assert leaving.child.wait(DRAINED) == 0
 
 
 def test_a_deploy_during_running_turns_loses_none(cluster: Installation, clients: list[Client]) -> None:
@@ -177,7 +179,7 @@ def test_a_deploy_during_running_turns_loses_none(cluster: Installation, clients
         old.child.terminate()
         leaving = cluster.runners["one"]
         leaving.child.terminate()
-        assert old.child.wait(10) == 0
+        assert old.child.wait(DRAINED) == 0
     with ExitStack() as sockets:
         for events in heard:
             tab = sockets.enter_context(clients[1].socket())
@@ -186,7 +188,7 @@ def test_a_deploy_during_running_turns_loses_none(cluster: Installation, clients
             assert events[-1]["type"] == "turn.completed"
             assert len(text_of(events).split()) == 60
             assert is_exact(events)
-    assert leaving.child.wait(10) == 0
+    assert leaving.child.wait(DRAINED) == 0
 
 
 def test_a_turn_that_outlasts_the_drain_is_interrupted_with_what_was_said(

@@ -28,6 +28,7 @@ from claude_runner import (
 from claude_runner.scripted_model import ScriptedModel
 from claude_runner.seccomp import AUDIT_ARCH, REFUSED, WATCHED
 from tests.purse import Purse
+from tests.uids import become
 
 CANARY = "canary-4f1d"
 CREDENTIAL = f"{CANARY}-credential"
@@ -135,12 +136,10 @@ async def _look(folder: Path, looks: tuple[str, ...]) -> dict[str, object]:
 
 def main() -> None:
     uid = int(sys.argv[2])
-    if uid:
+    if uid != os.geteuid():
         with tempfile.TemporaryDirectory(prefix="p-", dir="/tmp") as folder:
             asyncio.run(_look(Path(folder), LOOKS[:1]))
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
+    become(uid)
     sys.stdout.write(json.dumps(asyncio.run(_look(Path(sys.argv[1]), LOOKS))))
 
 

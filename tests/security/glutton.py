@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
@@ -30,8 +31,10 @@ from claude_runner import (
     prove_tier,
 )
 from claude_runner.census import Census
+from claude_runner.sandbox import UNWALLED
 from claude_runner.scripted_model import ScriptedModel
 from tests.purse import Purse
+from tests.uids import become
 
 LIMITS = Limits(
     memory=700 << 20,
@@ -42,12 +45,12 @@ LIMITS = Limits(
     file=300 << 20,
     turn=25.0,
 )
+# Becomes a number of seconds that no process of anybody else sleeps, nor one of another deed.
+LONG = "LONG"
 # A daemon as they are made: its own session, its parent gone, deaf, its environment emptied.
-# No process of anybody else sleeps just so long.
-LONG = 10**6 + os.getpid()
-LONGER = 10**7 + os.getpid()
 DAEMON = f"(trap '' HUP TERM INT; env -i setsid /bin/sh -c '(sleep {LONG} &)' </dev/null >/dev/null 2>&1 &)"
 DEEDS = {
+    "a turn without an end": f"sleep {LONG}",
     "fork bomb": f"bomb() {{ bomb | bomb & }}; bomb; sleep {LONG}",
     "memory": f"perl -e '$x = q(x) x (800 << 20); sleep {LONG}'",
     "memory in /tmp": f"for i in 1 2 3; do head -c 280M /dev/zero >/tmp/full$i; done; sleep {LONG}",
@@ -56,11 +59,10 @@ DEEDS = {
     "small files": f"seq 2500 | xargs touch; sleep {LONG}",
     "small files in /tmp": f"cd /tmp; seq 2500 | xargs touch; sleep {LONG}",
     "processor": f"while :; do :; done & while :; do :; done; sleep {LONG}",
-    "a turn without an end": f"sleep {LONGER}",
     "a daemon": f"{DAEMON}; echo started",
     "a bomb of daemons": f"for i in 1 2 3 4 5 6 7 8; do {DAEMON}; done; echo started",
 }
-LONGEST = "a turn without an end"
+AT_ONCE = 3
 
 
 @dataclass
@@ -80,8 +82,10 @@ async def _allow(_question: Question) -> Answer:
 
 
 class Glutton:
-    def __init__(self, pool: Pool, purse: Purse) -> None:
+    def __init__(self, pool: Pool, purse: Purse, at_once: int) -> None:
         self._pool, self._purse = pool, purse
+        self._numbers = count(10**10 + 1000 * os.getpid())
+        self._lanes = asyncio.Semaphore(at_once)
 
     async def say(self, spec: LaunchSpec, store: InMemorySessionStore, text: str) -> Did:
         did, began = Did(), time.monotonic()
@@ -95,11 +99,13 @@ class Glutton:
 
     async def does(self, deed: str) -> Did:
         spec, store = LaunchSpec(str(uuid4()), "tenant-a"), InMemorySessionStore()
-        did = await self.say(spec, store, f"run {deed}")
-        await asyncio.sleep(1)
-        did.left = self._left(spec, LONGER if f"sleep {LONGER}" in deed else LONG)
-        did.next = (await self.say(spec, store, "run echo still here")).output.strip()
-        await self._pool.stop(spec.conversation)
+        async with self._lanes:
+            number = next(self._numbers)
+            did = await self.say(spec, store, f"run {deed.replace(LONG, str(number))}")
+            await asyncio.sleep(1)
+            did.left = self._left(spec, number)
+            did.next = (await self.say(spec, store, "run echo still here")).output.strip()
+            await self._pool.stop(spec.conversation)
         return did
 
     def _left(self, spec: LaunchSpec, number: int) -> list[str]:
@@ -136,18 +142,14 @@ async def _gorge(folder: Path, deeds: dict[str, str], tier: Tier | None = None) 
     settings = _host(folder)
     tier = tier or prove_tier(settings).tier
     pool = Pool(settings, tier)
-    did = {}
     async with ScriptedModel() as model:
-        glutton = Glutton(pool, Purse(Upstream("api_key", model.url, "key")))
+        # Without a count of their own they would feel each other.
+        at_once = 1 if tier in UNWALLED else AT_ONCE
+        glutton = Glutton(pool, Purse(Upstream("api_key", model.url, "key")), at_once)
         neighbour, store = LaunchSpec(str(uuid4()), "tenant-b"), InMemorySessionStore()
         await glutton.say(neighbour, store, "write mine.txt: mine")
         before = pool._processes[neighbour.conversation].pid
-        # The longest goes on beside all others.
-        waits = asyncio.create_task(glutton.does(deeds[LONGEST])) if LONGEST in deeds else None
-        for name, deed in deeds.items():
-            did[name] = await glutton.does(deed) if name != LONGEST else Did()
-        if waits is not None:
-            did[LONGEST] = await waits
+        did = dict(zip(deeds, await asyncio.gather(*map(glutton.does, deeds.values())), strict=True))
         answer = await glutton.say(neighbour, store, "run cat mine.txt")
         same = pool._processes[neighbour.conversation].pid == before
     await pool.stop_all()
@@ -159,12 +161,10 @@ def main() -> None:
     uid = int(sys.argv[2])
     tier = Tier(sys.argv[3]) if len(sys.argv) > 3 else None
     deeds = {name: DEEDS[name] for name in sys.argv[4:]} or DEEDS
-    if uid:
+    if uid != os.geteuid():
         with tempfile.TemporaryDirectory(prefix="p-", dir="/tmp") as folder:
             asyncio.run(_gorge(Path(folder), {"nothing": "true"}))
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
+    become(uid)
     sys.stdout.write(json.dumps(asyncio.run(_gorge(Path(sys.argv[1]), deeds, tier))))
 
 

@@ -1,6 +1,6 @@
 """T10, T14, T15, T17: an agent looks for credentials, other files, a network and holes, with the CLI's own tools.
 
-Asked of both tiers of bubblewrap: as root, which drops to a uid of its own, and as an ordinary user.
+As root asked of both tiers of bubblewrap: the runner's root drops to a uid of its own, an ordinary user's does not.
 """
 
 import json
@@ -17,11 +17,11 @@ import pytest
 
 from claude_runner import Tier
 from tests.security.agent import CANARY, CREDENTIAL, ENVIRONMENT, LOOKS, OUTLAWED, calls
+from tests.uids import RUNNERS
 
 pytestmark = pytest.mark.needs_bubblewrap
 
 PROJECT = Path(__file__).resolve().parents[2]
-ORDINARY = 54321
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class Looked:
 def looked(uid: int) -> Looked:
     folder = tempfile.mkdtemp(prefix="p-", dir="/tmp")
     try:
-        if uid != os.geteuid():
-            os.chown(folder, uid, uid)
+        os.chown(folder, uid, -1)
         done = subprocess.run(
             [sys.executable, "-m", "tests.security.agent", folder, str(uid)],
             capture_output=True,
@@ -59,12 +58,9 @@ def looked(uid: int) -> Looked:
     return Looked(told["tier"], told["offered"], told["sent"], told["seen"])
 
 
-@pytest.fixture(scope="module", params=[0, ORDINARY], ids=["root", "ordinary"])
+@pytest.fixture(scope="module", params=RUNNERS.values(), ids=[*RUNNERS])
 def agent(request: pytest.FixtureRequest) -> Looked:
-    """Run as root this asks both; an ordinary user can ask for themselves only."""
-    if os.geteuid() != 0 and request.param == 0:
-        pytest.skip("root's tier needs root; as an ordinary user the other one is what is promised")
-    return looked(request.param if os.geteuid() == 0 else os.geteuid())
+    return looked(request.param)
 
 
 def test_t10_the_tier_is_the_one_that_is_promised(agent: Looked) -> None:

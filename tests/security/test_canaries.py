@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,6 +47,7 @@ class Scene:
     title: str = field(default_factory=lambda: canary("title"))
     name: str = field(default_factory=lambda: canary("name"))
     key: str = ""
+    keys: dict[bytes, bytes] = field(default_factory=dict)
     tenant: str = ""
     conversation: str = ""
     others: str = ""
@@ -90,6 +92,7 @@ class Scene:
                 self.others,
             )
             looked = socket.until_end_allowing(60)
+            self.keys = self.redis_keys()  # most live for seconds
         self.seen = self.heard = json.dumps(looked)
 
     def _talk(self, client: Client, message: str, conversation: str | None = None) -> str:
@@ -98,6 +101,10 @@ class Scene:
             end = socket.until_end_allowing()[-1]
         assert end["type"] == "turn.completed", end
         return str(end["conversation"])
+
+    def redis_keys(self) -> dict[bytes, bytes]:
+        with redis.Redis.from_url(self.installation.servers.redis_url) as server:
+            return {key: server.dump(key) or b"" for key in server.scan_iter()}
 
     # Processes
 
@@ -208,8 +215,12 @@ def sockets_of_the_kernel(scene: Scene) -> Found:
 
 
 def shared_memory(scene: Scene) -> Found:
+    """Whatever the users have there as whom its processes run; the sandboxes' is a part of the agents' memory."""
+    users = {process.uids().real for process in scene.all_processes()}
     for path in _files(Path("/dev/shm")):
-        yield str(path), _read(path), set()
+        with suppress(FileNotFoundError):
+            if path.stat().st_uid in users:
+                yield str(path), _read(path), set()
 
 
 def logs(scene: Scene) -> Found:
@@ -246,9 +257,8 @@ def database_dump(scene: Scene) -> Found:
 
 
 def redis_keys(scene: Scene) -> Found:
-    with redis.Redis.from_url(scene.installation.servers.redis_url) as server:
-        for key in server.scan_iter():
-            yield f"redis {key!r}", key + (server.dump(key) or b""), set()
+    for key, value in (*scene.keys.items(), *scene.redis_keys().items()):
+        yield f"redis {key!r}", key + value, set()
 
 
 def others_frames(scene: Scene) -> Found:
@@ -311,9 +321,7 @@ SINKS: tuple[Callable[[Scene], Found], ...] = (
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     with Installation.standing() as installation:
-        web = installation.web()
-        installation.runner("canaries")
-        scene = Scene(installation, web)
+        scene = Scene(installation.up("canaries"), installation.webs[0])
         scene.play()
         yield scene
 
@@ -322,7 +330,7 @@ def scene() -> Iterator[Scene]:
 def test_t10_no_canary_lies_where_it_does_not_belong(scene: Scene, sink: Callable[[Scene], Found]) -> None:
     searched, leaks = 0, set()
     for where, content, allowed in sink(scene):
-        searched += 1
+        searched += len(content)
         leaks |= {(where, name) for name in scene.canaries - allowed if name.encode() in content}
     assert searched, "a sink that has nothing in it was not searched"
     assert leaks == set()
