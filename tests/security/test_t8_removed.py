@@ -3,10 +3,11 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from time import monotonic
-from typing import Any
+from typing import Any, Self
+from uuid import UUID
 
 import httpx
 import pytest
@@ -18,13 +19,13 @@ from tenants.context import tenant_context
 from tenants.members import change_role, remove
 from tenants.models import ApiKey, Credential
 from tenants.roles import Role
-from tests.cast import House, Person
+from tests.cast import House, Person, found_house
 from tests.client import Client
 from tests.conversations.stage import Hands, events_of, kinds, say, turn_of
 from tests.conversations.test_consumers import Socket, enter, sockets
-from tests.stack import Installation, eventually, installation
+from tests.stack import Installation, eventually
 
-__all__ = ["installation", "sockets"]  # fixtures
+__all__ = ["sockets"]  # a fixture
 
 SOON = 5.0
 
@@ -69,15 +70,31 @@ ENDS: list[tuple[End, str]] = [
     (_locked_out, "key"),
     (_locked_out, "cookie"),
 ]
-each_end = pytest.mark.parametrize(
-    ("end", "by"), ENDS, ids=lambda it: it if isinstance(it, str) else it.__name__[1:]
-)
+type Case = Callable[[House, Person, End, str], Awaitable[None]]
+
+
+async def each_end(case: Case) -> None:
+    """The case for each end at once, since each waits: for a member of a house of their own."""
+
+    def moved_in() -> tuple[House, Person]:
+        house = found_house("house")
+        return house, _with_all(house.member)
+
+    houses = [await sync_to_async(moved_in)() for _ in ENDS]
+    cases = [case(*home, end, by) for home, (end, by) in zip(houses, ENDS, strict=True)]
+    became = await asyncio.gather(*cases, return_exceptions=True)
+    told = {f"{end.__name__} {by}": error for (end, by), error in zip(ENDS, became, strict=True) if error}
+    assert told == {}
+
+
+def _with_all(person: Person) -> Person:
+    assert person.key and person.cookie
+    return person
 
 
 @pytest.fixture
 def member(house: House) -> Person:
-    assert house.member.key and house.member.cookie
-    return house.member
+    return _with_all(house.member)
 
 
 def _talking(person: Person) -> Hands:
@@ -90,21 +107,23 @@ def _socket(person: Person, by: str, path: str = "/v1/chat/ws") -> Socket:
     return Socket.of(person, path) if by == "key" else Socket.with_cookie(person, path=path)
 
 
-@each_end
 async def test_t8_an_open_socket_is_closed_within_five_seconds(
-    house: House, member: Person, sockets: AsyncExitStack, end: End, by: str
+    database: None, sockets: AsyncExitStack
 ) -> None:
-    hands = await sync_to_async(_talking)(member)
-    socket = await enter(sockets, _socket(member, by))
-    await socket.tell("subscribe", conversation=str(hands.claim.conversation), after=0)
-    await socket.until("text.delta")
-    await sync_to_async(end)(house, member)
-    since = monotonic()
-    assert await socket.close_code(SOON) == 4401
-    assert monotonic() - since < SOON
-    await sync_to_async(hands.text)("not for them")
-    await socket.tell("subscribe", conversation=str(hands.claim.conversation), after=0)
-    assert await socket.receive_nothing(1.5)
+    async def closes(house: House, member: Person, end: End, by: str) -> None:
+        hands = await sync_to_async(_talking)(member)
+        socket = await enter(sockets, _socket(member, by))
+        await socket.tell("subscribe", conversation=str(hands.claim.conversation), after=0)
+        await socket.until("text.delta")
+        await sync_to_async(end)(house, member)
+        since = monotonic()
+        assert await socket.close_code(SOON) == 4401
+        assert monotonic() - since < SOON
+        await sync_to_async(hands.text)("not for them")
+        await socket.tell("subscribe", conversation=str(hands.claim.conversation), after=0)
+        assert await socket.receive_nothing(1.5)
+
+    await each_end(closes)
 
 
 async def test_t8_a_pages_socket_is_closed_too(house: House, member: Person, sockets: AsyncExitStack) -> None:
@@ -118,36 +137,49 @@ async def test_t8_a_pages_socket_is_closed_too(house: House, member: Person, soc
     assert await socket.receive_nothing(1.5)
 
 
-@each_end
-@pytest.mark.parametrize("talks", [False, True], ids=["silent", "talking"])
-async def test_t8_an_open_stream_ends_within_five_seconds(
-    house: House, member: Person, end: End, by: str, talks: bool
-) -> None:
-    """Also one on which nothing happens."""
-    hands = await sync_to_async(_talking)(member)
-    client = AsyncClient() if by == "key" else member.async_client
-    headers = {"x-api-key": member.key} if by == "key" else {}
-    answer: Any = await client.get(f"/v1/conversations/{hands.claim.conversation}/events", headers=headers)
-    heard: list[bytes] = []
+class Listening:
+    """A member's stream of a conversation, read as it comes."""
 
-    async def read() -> None:
+    def __init__(self, answer: Any) -> None:
+        self.heard = b""
+        self.reading = asyncio.create_task(self._read(answer))
+
+    @classmethod
+    async def to(cls, person: Person, by: str, conversation: UUID) -> Self:
+        client = AsyncClient() if by == "key" else person.async_client
+        headers = {"x-api-key": person.key} if by == "key" else {}
+        return cls(await client.get(f"/v1/conversations/{conversation}/events", headers=headers))
+
+    async def _read(self, answer: Any) -> None:
         async with aclosing(answer._iterator), aclosing(answer.streaming_content) as chunks:
             async for chunk in chunks:
-                heard.append(chunk)
+                self.heard += chunk
 
-    reading = asyncio.create_task(read())
-    async with asyncio.timeout(SOON):
-        while b"text.delta" not in b"".join(heard):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    await sync_to_async(end)(house, member)
-    since = monotonic()
-    while not reading.done():
-        assert monotonic() - since < SOON, "the stream is open still"
-        if talks:
-            await sync_to_async(hands.text)(f"at {monotonic() - since:.2f}")
-        await asyncio.sleep(0.1)
-    await reading
-    assert b"canary-81aa" in b"".join(heard)
+    async def until(self, words: bytes) -> None:
+        async with asyncio.timeout(SOON):
+            while words not in self.heard:  # noqa: ASYNC110 (a list of bytes tells nobody)
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("talks", [False, True], ids=["silent", "talking"])
+async def test_t8_an_open_stream_ends_within_five_seconds(database: None, talks: bool) -> None:
+    """Also one on which nothing happens."""
+
+    async def is_cut(house: House, member: Person, end: End, by: str) -> None:
+        hands = await sync_to_async(_talking)(member)
+        stream = await Listening.to(member, by, hands.claim.conversation)
+        await stream.until(b"text.delta")
+        await sync_to_async(end)(house, member)
+        since = monotonic()
+        while not stream.reading.done():
+            assert monotonic() - since < SOON, "the stream is open still"
+            if talks:
+                await sync_to_async(hands.text)(f"at {monotonic() - since:.2f}")
+            await asyncio.sleep(0.1)
+        await stream.reading
+        assert b"canary-81aa" in stream.heard
+
+    await each_end(is_cut)
 
 
 @pytest.mark.parametrize("kind", ["message", "interrupt", "set", "subscribe", "warm"])
@@ -226,10 +258,8 @@ def _joined(client: httpx.Client, owner: Client) -> str:
     return next(str(row["id"]) for row in owner.get("/v1/members")["data"] if row["email"] == email)
 
 
-def test_t8_the_running_answer_of_a_removed_member_stops_as_real_processes(
-    installation: Installation,
-) -> None:
-    owner = installation.client(installation.webs[0])
+def test_t8_the_running_answer_of_a_removed_member_stops_as_real_processes(whole: Installation) -> None:
+    owner = whole.client(whole.webs[0])
     with httpx.Client(
         base_url=owner.url, trust_env=False, timeout=20, headers={"origin": owner.url}
     ) as guest:
@@ -239,7 +269,7 @@ def test_t8_the_running_answer_of_a_removed_member_stops_as_real_processes(
         turns = [guest.post(path, json={"message": f"slow 600 {60 + n}"}).json()["id"] for n in range(2)]
 
         def state(turn: str) -> str:
-            return str(installation.query("SELECT state FROM conversations_turn WHERE id = %s", turn))
+            return str(whole.query("SELECT state FROM conversations_turn WHERE id = %s", turn))
 
         eventually(lambda: state(turns[0]) == "running", 20)
         with guest.stream("GET", f"/v1/conversations/{conversation}/events") as stream:
