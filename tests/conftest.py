@@ -7,6 +7,7 @@ test has tenants of its own, see `cast`.
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper  # noqa: E402
 from pytest_django import DjangoDbBlocker  # noqa: E402
 
 from tests.cast import House, Person, found_house  # noqa: E402
+from tests.shifts import Shifts, by_length  # noqa: E402
 
 
 def pytest_unconfigure() -> None:
@@ -40,6 +42,16 @@ def pytest_xdist_setupnodes() -> None:
     would have it."""
     del os.environ["DJANGO_SETTINGS_MODULE"]
     SERVERS.stop()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shifts:
+    config.option.loadscopereorder = False
+    return Shifts(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=by_length)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from tests.client import Client
 from tests.stack import Installation
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Installation]:
     """Each test says which processes it wants alive."""
     with Installation.standing() as installation:

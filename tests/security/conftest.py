@@ -20,9 +20,7 @@ def production() -> Iterator[Installation]:
 def whole() -> Iterator[Installation]:
     """An installation as `make run` has it: one web process, the runner "one", the offline model."""
     with Installation.standing() as installation:
-        installation.web()
-        installation.runner("one")
-        yield installation
+        yield installation.up()
 
 
 @pytest.fixture

@@ -43,9 +43,7 @@ SECRET = "sk-canary-of-the-deleted"
 @pytest.fixture(scope="module")
 def place() -> Iterator[tuple[Installation, Web]]:
     with Installation.standing() as installation:
-        web = installation.web()
-        installation.runner(RUNNER)
-        yield installation, web
+        yield installation.up(RUNNER), installation.webs[0]
 
 
 def folder_of(installation: Installation, conversation: str) -> Path | None:
