@@ -1,17 +1,27 @@
 """All paths of the web: the API, the probes, sign-in, and the pages of each tenant."""
 
+from typing import NoReturn
+
 from django.contrib import admin
-from django.urls import include, path
+from django.http import Http404, HttpRequest
+from django.urls import include, path, re_path
 
 from config.api import api
 from config.metrics import metrics
 from config.probes import health, ready
+
+
+def closed(request: HttpRequest, **parameters: str) -> NoReturn:
+    """What allauth offers besides, and we don't: nobody takes an address that they have not proved to be theirs."""
+    raise Http404
+
 
 urlpatterns = [
     path("health", health),
     path("ready", ready),
     path("metrics", metrics),
     path("v1/", api.urls),
+    re_path(r"^accounts/(?:email|confirm-email|login/code)/", closed),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
     path("", include("conversations.urls")),

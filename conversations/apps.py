@@ -8,6 +8,6 @@ class ConversationsConfig(AppConfig):
 
     def ready(self) -> None:
         from conversations.controls import stop_turns_of
-        from tenants.signals import member_left
+        from tenants.signals import member_halted
 
-        member_left.connect(stop_turns_of, dispatch_uid="stop_turns_of")
+        member_halted.connect(stop_turns_of, dispatch_uid="stop_turns_of")

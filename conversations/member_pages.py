@@ -24,6 +24,7 @@ from tenants.acts import Act
 from tenants.errors import ApiError, Conflict, NotFound
 from tenants.members import change_role, member_for, members_for, remove, right_over, right_to_remove
 from tenants.models import AuditEvent, Membership, User
+from tenants.origins import link_to
 from tenants.roles import RIGHTS, Action, Role
 
 
@@ -43,7 +44,7 @@ def members(request: TenantRequest, slug: str) -> HttpResponse:
     except Conflict as error:
         form.add_error("email", error.message)
         return _members(request, form)
-    link = request.build_absolute_uri(reverse("invitation", args=[token]))
+    link = link_to(request, reverse("invitation", args=[token]))
     if made.email:
         assert isinstance(request.user, User)
         mail = partial(invitations.send, made, _tenant_name(request), request.user.get_full_name(), link)

@@ -20,7 +20,7 @@ from tenants.acts import Act
 from tenants.audit import note_of_account
 from tenants.authentication import memberships_of
 from tenants.errors import Conflict
-from tenants.members import dismiss, keep_an_owner
+from tenants.members import dismiss, halt, keep_an_owner
 from tenants.models import ApiKey, AuditEvent, Credential, Membership, Tenant, User
 from tenants.platform import EndableRowAdmin, PlatformAdmin, TenantRowAdmin, choose, tenants_like
 from tenants.roles import Role
@@ -53,6 +53,9 @@ class UserAdmin(PlatformAdmin):
             assert isinstance(request.user, User)
             everywhere = [membership.as_caller() for membership in before or memberships_of(obj)]
             note_of_account(everywhere, Act.ACCOUNT_CHANGED, request.user, **told)
+        if not obj.is_active:
+            for membership in before:
+                halt(membership.tenant_id, membership.member_id)
 
 
 @admin.register(Tenant)

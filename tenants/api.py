@@ -13,7 +13,7 @@ from tenants.context import in_tenant
 from tenants.drafts import CredentialDraft, checked_name, checked_secret
 from tenants.errors import InvalidRequest
 from tenants.models import Credential
-from tenants.roles import CredentialKind
+from tenants.roles import Action, CredentialKind
 from tenants.upstreams import checked_base_url
 
 router = Router(tags=["credentials"])
@@ -103,6 +103,7 @@ def _caller(request: HttpRequest) -> Caller:
 
 
 def _list(caller: Caller) -> Record:
+    caller.require(Action.SEE_CREDENTIALS)
     page = [credential_record(row) for row in Credential.objects.usable_by(caller.member_id)]
     return {
         "data": page,

@@ -43,7 +43,7 @@ def credential_for(tenant_id: UUID, member_id: UUID) -> ModelCredential:
 
     InvalidRequest where there is none at all, or it does not open; AuthenticationError for who has left.
     """
-    member = Membership.objects.current().filter(id=member_id)
+    member = Membership.objects.current().filter(id=member_id, user__is_active=True)
     usable = Credential.objects.filter(Exists(member), tenant_id=tenant_id).usable_by(member_id)
     row = usable.select_related("tenant").first()
     if row is None and not member.exists():

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from tenants.access import Caller
 from tenants.acts import Act
 from tenants.context import tenant_context
-from tenants.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
+from tenants.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, RateLimited
 from tenants.members import acting, checked_role, right_over
 from tenants.models import AuditEvent, Invitation, Membership, Tenant, User, digest_of, uuid_of
 from tenants.roles import Action, Role
@@ -33,7 +33,8 @@ logger = logging.getLogger("parley.tenants")
 GOOD_FOR = timedelta(days=7)
 MOST_OPEN = 200
 MOST_MAILS = 50
-MAILS_IN = timedelta(hours=1)
+MOST_TRIES = 20
+AN_HOUR = timedelta(hours=1)
 LONGEST_TOKEN = 100
 
 
@@ -157,6 +158,10 @@ def accept_as_newcomer(token: str, email: str, name: str, password: str) -> User
     email = checked_email(email or offer.email)
     if not email:
         raise InvalidRequest(_("An account needs an e-mail address."))
+    if not _is_counted(f"newcomers:{offer.id}", MOST_TRIES):
+        raise RateLimited(_("Too many tries with this invitation. Try again in an hour."), retry_after=3600)
+    if User.objects.filter(email=email).exists():
+        raise Conflict(_("There is an account of that address already. Sign in to accept."))
     person = User(email=email, name=name.strip()[:120])
     try:
         validate_password(password, person)
@@ -179,7 +184,7 @@ def send(invitation: Invitation, tenant_name: str, inviter: str, link: str) -> b
 
     A tenant mails so many an hour: nobody shall flood others through us.
     """
-    if not _may_mail(invitation.tenant_id):
+    if not _is_counted(f"invitations-mailed:{invitation.tenant_id}", MOST_MAILS):
         return False
     subject = _("%(inviter)s invites you to %(tenant)s on Parley")
     text = _(
@@ -201,12 +206,11 @@ def send(invitation: Invitation, tenant_name: str, inviter: str, link: str) -> b
     return True
 
 
-def _may_mail(tenant_id: UUID) -> bool:
-    """Count one more mail; without Redis nobody is refused, as with all rates."""
-    name = f"invitations-mailed:{tenant_id}"
+def _is_counted(name: str, most: int) -> bool:
+    """Whether it was at most the so many-th within an hour; without Redis nobody is refused, as with all rates."""
     try:
-        cache.add(name, 0, MAILS_IN.total_seconds())
-        return cache.incr(name) <= MOST_MAILS
+        cache.add(name, 0, AN_HOUR.total_seconds())
+        return cache.incr(name) <= most
     except (RedisError, OSError, ValueError) as error:  # ValueError: it has expired in between
-        logger.warning("Mails could not be counted: %s", error)
+        logger.warning("%s could not be counted: %s", name.partition(":")[0], error)
         return True

@@ -12,10 +12,11 @@ from django.utils.translation import gettext as _
 
 from tenants.access import Caller
 from tenants.acts import Act
+from tenants.context import tenant_context
 from tenants.errors import AuthenticationError, Conflict, InvalidRequest, NotFound
 from tenants.models import ApiKey, AuditEvent, Credential, Membership, Tenant, User, uuid_of
-from tenants.roles import Action, Role
-from tenants.signals import member_left
+from tenants.roles import RIGHTS, Action, Role
+from tenants.signals import member_halted
 
 
 def members_for(caller: Caller) -> list[Membership]:
@@ -50,6 +51,8 @@ def change_role(caller: Caller, member: object, role: str) -> Membership:
     row.role = wanted
     row.save(update_fields=["role"])
     row.withdraw_invitations()
+    if not wanted.reaches(RIGHTS[Action.HOLD_CONVERSATIONS].least):
+        member_halted.send(Membership, member=row)
     return row
 
 
@@ -74,6 +77,12 @@ def dismiss(operator: User, tenant_id: UUID, member: object) -> None:
     _end(row, operator, Act.MEMBER_REMOVED)
 
 
+def halt(tenant_id: UUID, member_id: UUID) -> None:
+    """Stop what a member has running or waiting, though they still belong: their account was closed."""
+    with tenant_context(tenant_id):
+        member_halted.send(Membership, member=Membership.objects.get(id=member_id))
+
+
 def _end(row: Membership, by: Caller | User, act: Act) -> None:
     keep_an_owner(row)
     row.left_at = timezone.now()
@@ -82,7 +91,7 @@ def _end(row: Membership, by: Caller | User, act: Act) -> None:
     ApiKey.objects.filter(member=row).delete()
     Credential.objects.filter(member=row).delete()
     row.withdraw_invitations()
-    member_left.send(Membership, member=row)
+    member_halted.send(Membership, member=row)
 
 
 def acting(caller: Caller) -> Caller:

@@ -16,6 +16,7 @@ from tenants.authentication import memberships_of
 from tenants.context import tenant_context
 from tenants.errors import ApiError
 from tenants.models import User
+from tenants.sign_ins import note_first_act
 
 type Answer = HttpResponseBase | Awaitable[HttpResponseBase]
 
@@ -84,6 +85,7 @@ class CurrentTenantMiddleware(_Middleware):
         request.memberships = everywhere  # type: ignore[attr-defined]
         request.membership = found[0]  # type: ignore[attr-defined]
         request.caller = found[0].as_caller()  # type: ignore[attr-defined]
+        note_first_act(request, found[0].as_caller())
         if iscoroutinefunction(view) or getattr(view, "names_its_tenant", False):
             return None
         try:

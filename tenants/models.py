@@ -30,13 +30,15 @@ from tenants.access import Caller
 from tenants.acts import Act, Via
 from tenants.context import tenant_context
 from tenants.drafts import CredentialDraft, checked_name
-from tenants.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
+from tenants.errors import AuthenticationError, Conflict, InvalidRequest, NotFound, PermissionDenied
 from tenants.roles import ALL_SCOPES, Action, CredentialKind, CredentialState, LeastTier, Role, Scope
 from tenants.secrets import new_tenant_key, seal, unseal
 
 SECRET_FIELD = "credential.secret"
 SLUG = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"
 NOTED_EVERY = timedelta(minutes=1)
+LONGEST_LIFE = timedelta(days=3653)
+MOST_KEYS = 200
 
 
 class ClockTimestamp(models.Func):
@@ -338,6 +340,7 @@ class CredentialQuerySet(models.QuerySet["Credential"]):
 
         NotFound, or PermissionDenied.
         """
+        caller.require(Action.SEE_CREDENTIALS)
         rows = self.usable_by(caller.member_id).select_related("tenant")
         if writing:
             Tenant.objects.for_sealing(caller.tenant_id)
@@ -360,8 +363,12 @@ class CredentialQuerySet(models.QuerySet["Credential"]):
         """Keep a credential; its owner is the tenant where the caller may say so, else the caller."""
         owner = owner or ("tenant" if caller.may(Action.MANAGE_CREDENTIALS) else "member")
         caller.require(Action.MANAGE_CREDENTIALS if owner == "tenant" else Action.KEEP_CREDENTIALS)
+        tenant = Tenant.objects.for_sealing(caller.tenant_id)
+        # Who is being removed holds the same lock: after that they are nobody here.
+        if not Membership.objects.current().filter(id=caller.member_id).exists():
+            raise AuthenticationError
         credential = Credential(
-            tenant=Tenant.objects.for_sealing(caller.tenant_id),
+            tenant=tenant,
             member_id=caller.member_id if owner == "member" else None,
             name=draft.name,
             kind=draft.kind,
@@ -483,7 +490,13 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         caller.require(Action.KEEP_KEYS)
         if not caller.scopes.issuperset(scopes):
             raise PermissionDenied(_("A key can't make a key with more scopes than it has."))
-        membership = Membership.objects.select_related("user").get(id=caller.member_id)
+        # Its row locked: a removal that is under way ends this, or deletes the key.
+        rows = Membership.objects.current().select_for_update(of=("self",), no_key=True)
+        membership = rows.select_related("user").filter(id=caller.member_id).first()
+        if membership is None:
+            raise AuthenticationError
+        if self.filter(member=membership).count() >= MOST_KEYS:
+            raise Conflict(_("You have %(most)d keys. Revoke some first.") % {"most": MOST_KEYS})
         return self.issue(membership, name, scopes, self._outlived(caller, expires_at), by=caller)
 
     def issue(
@@ -579,7 +592,8 @@ class ApiKey(TenantRow):
         if self.has_expired:
             raise Conflict(_("This key has expired. Make a new one."))
         now = timezone.now()
-        until = now + (self.expires_at - self.created_at) if self.expires_at else None
+        lived = self.expires_at - self.created_at if self.expires_at else None
+        until = min(now + lived, latest_expiry()) if lived is not None else None
         made = ApiKey.objects.all().issue_for(caller, self.name, self.scopes, until)
         ends = now + timedelta(seconds=overlap_seconds)
         self.expires_at = min(ends, self.expires_at) if self.expires_at else ends
@@ -631,7 +645,13 @@ def checked_future(time: datetime | None) -> datetime | None:
         time = time.replace(tzinfo=UTC)
     if time is not None and time <= timezone.now():
         raise InvalidRequest(_("expires_at has passed already."))
+    if time is not None and time > latest_expiry():
+        raise InvalidRequest(_("expires_at is more than ten years away."))
     return time
+
+
+def latest_expiry() -> datetime:
+    return timezone.now() + LONGEST_LIFE
 
 
 def digest_of(key: str) -> bytes:

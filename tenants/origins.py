@@ -1,6 +1,9 @@
-"""Whether a browser's request comes from a page of ours. Only who comes with a cookie is asked."""
+"""Whether a browser's request comes from a page of ours, and where our own links lead."""
+
+from urllib.parse import urljoin
 
 from django.conf import settings
+from django.http import HttpRequest
 from django.http.request import split_domain_port, validate_host
 
 
@@ -21,6 +24,14 @@ def is_foreign(origin: str | None, site: str | None, host: str) -> bool:
     if origin is not None:
         return not is_ours(origin, host)
     return site not in (None, "same-origin", "none")
+
+
+def link_to(request: HttpRequest, path: str) -> str:
+    """A link of ours that leaves: to the public address, or, where the operator gave none, to where we were asked.
+
+    `Host` is the client's to choose, and a mail would carry it to somebody else.
+    """
+    return urljoin(settings.GIVEN_PUBLIC_URL or request.build_absolute_uri("/"), path)
 
 
 def _is_a_name_of_ours(host: str) -> bool:

@@ -11,6 +11,7 @@ from tenants import invitations, members
 from tenants.access import Caller
 from tenants.context import in_tenant
 from tenants.models import Invitation, Membership, Tenant, User
+from tenants.origins import link_to
 
 router = Router(tags=["members"])
 
@@ -68,7 +69,7 @@ async def list_invitations(request: HttpRequest) -> Record:
 async def create_invitation(request: HttpRequest, body: NewInvitation) -> Status[Record]:
     caller = _caller(request)
     made, token, tenant, inviter = await in_tenant(caller.tenant_id, _invite, caller, body)
-    link = request.build_absolute_uri(reverse("invitation", args=[token]))
+    link = link_to(request, reverse("invitation", args=[token]))
     mailed = bool(made.email) and await asyncio.to_thread(invitations.send, made, tenant, inviter, link)
     return Status(201, invitation_record(made) | {"link": link, "mailed": mailed})
 

@@ -154,6 +154,10 @@ class PlatformAdmin(ModelAdmin):
         assert self.fields, f"{type(self).__name__} names its fields"
         return self.fields
 
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        """What the filters at the side ask, and no other column: an address can ask for any, sign by sign."""
+        return lookup.removesuffix("__exact") in self.list_filter
+
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
 

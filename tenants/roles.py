@@ -43,6 +43,7 @@ class Action(Enum):
     HOLD_CONVERSATIONS = auto()
     MODERATE_CONVERSATIONS = auto()
     CLEAR_LEFT_CONVERSATIONS = auto()
+    SEE_CREDENTIALS = auto()
     KEEP_CREDENTIALS = auto()
     MANAGE_CREDENTIALS = auto()
     KEEP_KEYS = auto()
@@ -82,6 +83,11 @@ RIGHTS: dict[Action, Right] = {
     ),
     Action.CLEAR_LEFT_CONVERSATIONS: Right(
         Role.OWNER, Scope.ADMIN, _("delete, unread, the conversations of people who were removed")
+    ),
+    Action.SEE_CREDENTIALS: Right(
+        Role.VIEWER,
+        Scope.READ,
+        _("see the credentials that they may use, of secrets the last four characters"),
     ),
     Action.KEEP_CREDENTIALS: Right(Role.MEMBER, Scope.ADMIN, _("keep credentials of their own")),
     Action.MANAGE_CREDENTIALS: Right(Role.ADMIN, Scope.ADMIN, _("keep the tenant's credentials")),

@@ -2,6 +2,6 @@
 
 from django.dispatch import Signal
 
-# Sent with `member` (a Membership) inside the transaction that ends their belonging; what a receiver raises
-# undoes it.
-member_left = Signal()
+# Sent with `member` (a Membership) inside the transaction after which they hold no conversations here any more;
+# what a receiver raises undoes it.
+member_halted = Signal()

@@ -6,6 +6,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.contrib.auth import authenticate
 from django.core.management import CommandError, call_command
 
@@ -41,7 +42,22 @@ def test_the_command_prints_what_the_owner_has_to_know(database: None) -> None:
     assert user.id == caller.user_id
 
 
+def test_an_account_whose_address_nobody_proved_gets_no_rights_by_it(house: House) -> None:
+    """Whoever opened an invitation's link may have made it under anybody's address."""
+    email, slug = house.owner.user.email, unique("second")
+    with pytest.raises(CommandError, match="has not proved that the address is theirs"):
+        create_tenant(slug, email)
+    with pytest.raises(CommandError, match="has not proved"):
+        call_command("create_platform_admin", email, stdout=StringIO())
+    assert not User.objects.get(email=email).is_staff
+    call_command("create_platform_admin", email, "--unproved", stdout=StringIO())
+    assert User.objects.get(email=email).is_staff
+
+
 def test_an_account_that_is_there_already_stays_as_it_is(house: House) -> None:
+    EmailAddress.objects.create(
+        user=house.owner.user, email=house.owner.user.email, primary=True, verified=True
+    )
     before = User.objects.values().get(id=house.owner.user.id)
     slug = unique("second")
     printed = create_tenant(slug, house.owner.user.email.upper(), name="Second House")

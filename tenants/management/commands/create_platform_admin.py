@@ -15,10 +15,15 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("email", help="an old account, which keeps its password, or a new one")
+        parser.add_argument(
+            "--unproved",
+            action="store_true",
+            help="also an account whose address nobody has proved to be theirs",
+        )
 
-    def handle(self, *args: Any, email: str, **options: Any) -> None:
+    def handle(self, *args: Any, email: str, unproved: bool, **options: Any) -> None:
         try:
-            user, password = make_platform_admin(email)
+            user, password = make_platform_admin(email, unproved=unproved)
         except ApiError as error:
             raise CommandError(error.message) from error
         self.stdout.write(json.dumps({"email": user.email, "password": password}, indent=2))

@@ -18,10 +18,15 @@ class Command(BaseCommand):
         parser.add_argument("slug", help="its name in addresses: small letters, digits, inner hyphens")
         parser.add_argument("--owner", required=True, metavar="EMAIL", help="an old account or a new one")
         parser.add_argument("--name", default="", help="its name for people")
+        parser.add_argument(
+            "--unproved",
+            action="store_true",
+            help="also an account whose address nobody has proved to be theirs",
+        )
 
-    def handle(self, *args: Any, slug: str, owner: str, name: str, **options: Any) -> None:
+    def handle(self, *args: Any, slug: str, owner: str, name: str, unproved: bool, **options: Any) -> None:
         try:
-            founded = found_tenant(slug, owner, name, url=settings.PUBLIC_URL)
+            founded = found_tenant(slug, owner, name, url=settings.PUBLIC_URL, unproved=unproved)
         except ApiError as error:
             raise CommandError(error.message) from error
         self.stdout.write(json.dumps(founded.as_json(), indent=2))
