@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.core.management import call_command
 from django.test import Client
 from django.urls import URLPattern, URLResolver, reverse
@@ -197,6 +198,7 @@ def test_a_key_is_revoked_after_a_question(house: House, platform_admin: Client)
     with pytest.raises(AuthenticationError):
         caller_for_key(key)
     assert noted(house, Act.API_KEY_REVOKED) == ("operator", house.owner.user.id, row.id)
+    assert not LogEntry.objects.filter(object_id=row.id).exists(), "Django's log outlives the tenant"
 
 
 def test_a_membership_is_ended_as_its_own_admins_would(house: House, platform_admin: Client) -> None:
