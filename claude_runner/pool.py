@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 WATCH_EVERY = 1.0
 # A fork bomb is at the kernel's wall within moments, and its CLI may die of that before anybody has looked. So a
 # glance at the number of all threads calls for a look when it has grown by this part of a limit.
-GLANCE_EVERY, GROWN = 0.05, 1 / 16
+GLANCE_EVERY, GLANCE_WHILE_BUSY, GROWN = 0.2, 0.02, 1 / 16
 
 
 class Pool:
@@ -261,7 +261,7 @@ class Pool:
     async def _watch(self) -> None:
         """Hold each process against its limits once a second and when processes multiply; who exceeds them ends."""
         while True:
-            await _until_they_multiply(self._settings.limits.processes * GROWN)
+            await self._until_they_multiply(self._settings.limits.processes * GROWN)
             watched = [process for process in self._processes.values() if process.pid is not None]
             for process in watched:
                 if process.watch.due:
@@ -270,6 +270,13 @@ class Pool:
             if watched:
                 for process, reason in await asyncio.to_thread(self._look, watched):
                     process.fail(reason)
+
+    async def _until_they_multiply(self, many: float) -> None:
+        """Wait until the next look, or until this machine has so many more threads than now."""
+        until, before = monotonic() + WATCH_EVERY, threads_in_all()
+        while (left := until - monotonic()) > 0 and threads_in_all() < before + many:
+            busy = any(process.busy for process in self._processes.values())
+            await asyncio.sleep(min(left, GLANCE_WHILE_BUSY if busy else GLANCE_EVERY))
 
     def _look(self, watched: list[Process]) -> list[tuple[Process, str]]:
         census = Census()
@@ -284,10 +291,3 @@ class Pool:
     async def _count(self, process: Process) -> None:
         if reason := await asyncio.to_thread(process.watch.overfull):
             process.fail(reason)
-
-
-async def _until_they_multiply(many: float) -> None:
-    """Wait until the next look, or until this machine has so many more threads than now."""
-    until, before = monotonic() + WATCH_EVERY, threads_in_all()
-    while (left := until - monotonic()) > 0 and threads_in_all() < before + many:  # noqa: ASYNC110
-        await asyncio.sleep(min(left, GLANCE_EVERY))
