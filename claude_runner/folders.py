@@ -1,7 +1,8 @@
 """The folders of one host's sandboxes, and the uids that own them.
 
 SANDBOX_DIR/            0711, ours
-    cli/VERSION/claude  0755, ours
+    cli/VERSION/claude  0111, ours
+    sandbox-init        0111, a shell: the first process behind bubblewrap
     etc/                passwd and the like, as a sandbox shows them
     confine.py          the first program where there is no bubblewrap
     calls*.bpf          the system calls that a sandbox refuses
@@ -20,12 +21,14 @@ from pathlib import Path
 from uuid import UUID
 
 from claude_runner import seccomp
+from claude_runner.cli import stage
 from claude_runner.errors import SandboxUnavailable
 from claude_runner.spec import RunnerSettings
 
 LONGEST_SOCKET_PATH = 107
 CONFINE = Path(__file__).with_name("confine.py")
 CALLS, CALLS_OFFLINE = "calls.bpf", "calls-offline.bpf"
+INIT = "sandbox-init"
 ETC = {
     "passwd": "root:x:0:0:root:/root:/bin/false\nagent:x:1000:1000:agent:/home/agent:/bin/bash\n",
     "group": "root:x:0:\nagent:x:1000:\n",
@@ -55,6 +58,10 @@ class Place:
     @property
     def confine(self) -> Path:
         return self.folder.parent.parent / CONFINE.name
+
+    @property
+    def init(self) -> Path:
+        return self.folder.parent.parent / INIT
 
     @property
     def calls_offline(self) -> Path:
@@ -119,6 +126,7 @@ class Folders:
         for name, text in ETC.items():
             _keep(self.root / "etc" / name, text.encode())
         _keep(self.root / CONFINE.name, CONFINE.read_bytes())
+        stage(Path("/bin/sh").resolve(), self.root / INIT)
         if platform.machine() in seccomp.AUDIT_ARCH:
             _keep(self.root / CALLS, seccomp.program())
             _keep(self.root / CALLS_OFFLINE, seccomp.program(internet=False))

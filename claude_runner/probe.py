@@ -5,22 +5,39 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
+from claude_runner.cli import stage_cli
 from claude_runner.errors import SandboxUnavailable
 from claude_runner.folders import Folders, Place
-from claude_runner.sandbox import Launch, walled
+from claude_runner.sandbox import Launch, inside, walled
 from claude_runner.spec import Finding, Proof, RunnerSettings, Tier
 
 # Each line of output is a probe's name, a tab, and the hole it found or nothing. Runs inside, with a shell and
-# coreutils. Arguments: a neighbour's folder and socket, a port that the host listens on, the host's namespaces.
+# coreutils. Arguments: a neighbour's folder and socket, a port that the host listens on, the host's namespaces, and
+# the CLI.
 LOOK_AROUND = r"""
-neighbour=$1 socket=$2 port=$3 namespaces=$4
+neighbour=$1 socket=$2 port=$3 namespaces=$4 cli=$5
 found() { printf '%s\t%s\n' "$1" "$2"; }
 while read -r name value; do status="$status $name$value "; done </proc/self/status
 has() { case "$status" in *" $1 "*) ;; *) return 1 ;; esac; }
 connects() { timeout 1 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null && echo "it connects to $1:$2"; }
 writes() { for path; do (true >"$path/hole") 2>/dev/null && rm "$path/hole" && echo "it writes to $path"; done; }
+opens() { for path; do (exec 3<>"$path") 2>/dev/null && echo "it opens $path"; done; }
+gets_into() {
+    sleep 9 | "$1" -p --input-format stream-json --output-format stream-json --verbose >/dev/null 2>&1 &
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        { read -r name </proc/$!/comm; } 2>/dev/null
+        test "$name" = "${1##*/}" && break
+        sleep 0.01
+    done
+    test "${name:-${1##*/}}" = "${1##*/}" || echo 'the CLI does not start'
+    opens /proc/1/mem /proc/1/fd/0 /proc/$!/mem /proc/$!/fd/0 /proc/$!/fd/1
+    kill -KILL $!
+    test -r "$1" && echo 'it reads the CLI'
+    chmod 0111 "$1" 2>/dev/null && echo 'the CLI is its own'
+}
 same() {
     for ns in $namespaces; do
         own=$(readlink /proc/self/ns/${ns%%:*})
@@ -43,10 +60,11 @@ found privileges "$privileges"
 found 'system calls' "$(has Seccomp:2 || echo 'no filter of system calls is loaded')"
 found 'read-only system' "$(echo $(writes / /usr /etc /dev /run))"
 first=$(cat /proc/1/comm 2>/dev/null)
-foreign=$(test "${first:-bwrap}" = bwrap || echo "it sees the host's processes")
+foreign=$(test "${first:-sandbox-init}" = sandbox-init || echo "it sees the host's processes")
 found 'foreign processes' "$foreign"
 shared=$(echo $(same))
 found namespaces "${shared:+it shares the namespaces $shared with the host}"
+found "the CLI's memory" "$(echo $(gets_into "$cli"))"
 own=$(touch hello "$HOME/hello" 2>/dev/null && rm hello "$HOME/hello" || echo 'it cannot write to its own folders')
 found 'own folders' "$own"
 found 'other conversations' "$(ls "$neighbour" >/dev/null 2>&1 && echo "it opens a neighbour's folder")"
@@ -58,15 +76,15 @@ found environment "${foreign:+it reads the variables $(echo $foreign)}"
 """
 NAMES = (
     *("network", "loopback services", "metadata address", "shadow file", "user namespaces", "mount", "uid"),
-    *("privileges", "system calls", "read-only system", "foreign processes", "namespaces", "own folders"),
-    *("other conversations", "gateway sockets", "environment", "own uid"),
+    *("privileges", "system calls", "read-only system", "foreign processes", "namespaces"),
+    *("the CLI's memory", "own folders", "other conversations", "gateway sockets", "environment", "own uid"),
 )
 # What a tier may lack and still be proved.
 LACKS: dict[Tier, frozenset[str]] = {
     Tier.BUBBLEWRAP_UID: frozenset(),
     Tier.BUBBLEWRAP: frozenset({"own uid"}),
-    # Its processes stand beside the host's; a socket opens for its own uid, for who knows the path.
-    Tier.LANDLOCK: frozenset({"own uid", "namespaces", "gateway sockets"}),
+    # Its processes stand beside the host's; without a uid of its own, sockets and the CLI's file belong to it.
+    Tier.LANDLOCK: frozenset({"own uid", "namespaces", "gateway sockets", "the CLI's memory"}),
     Tier.NONE: frozenset(NAMES),
 }
 HINTS = {
@@ -83,11 +101,10 @@ def prove_tier(settings: RunnerSettings) -> Proof:
     With `settings.tier` named, nothing weaker is tried: raises `SandboxUnavailable` with the reason.
     May be called at any time, beside live sandboxes, in a thread that lives as long as the call.
     """
-    folders = Folders(settings)
     reasons = []
     for tier in Tier:
         try:
-            findings = _prove(tier, folders)
+            findings = _prove(tier, settings)
         except SandboxUnavailable as error:
             reasons.append(f"{tier}: {error}")
         else:
@@ -103,7 +120,7 @@ def prove_again(settings: RunnerSettings, tier: Tier) -> tuple[str, tuple[Findin
     Where the sandbox does not even start, every probe of it fails. Blocks as `prove_tier` does.
     """
     try:
-        findings = findings_of(tier, Folders(settings))
+        findings = findings_of(tier, settings)
     except (SandboxUnavailable, OSError) as error:
         wrong = f"{tier}: {error}"
         return wrong, tuple(Finding(name, holds=False, detail="the sandbox does not start") for name in NAMES)
@@ -115,13 +132,13 @@ def _holes(tier: Tier, findings: tuple[Finding, ...]) -> list[Finding]:
     return [finding for finding in findings if not finding.holds and finding.name not in LACKS[tier]]
 
 
-def _prove(tier: Tier, folders: Folders) -> tuple[Finding, ...]:
+def _prove(tier: Tier, settings: RunnerSettings) -> tuple[Finding, ...]:
     as_root = os.geteuid() == 0
     if tier is Tier.BUBBLEWRAP_UID and not as_root:
         raise SandboxUnavailable("a uid of its own for each conversation needs a runner started as root")
     if tier is Tier.BUBBLEWRAP and as_root:
         raise SandboxUnavailable("root always drops, so this is the tier above or none")
-    findings = findings_of(tier, folders)
+    findings = findings_of(tier, settings)
     if holes := _holes(tier, findings):
         raise SandboxUnavailable("; ".join(f"{hole.name}: {hole.detail}" for hole in holes))
     if tier is Tier.NONE:
@@ -129,10 +146,11 @@ def _prove(tier: Tier, folders: Folders) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.holds or finding.name not in LACKS[tier])
 
 
-def findings_of(tier: Tier, folders: Folders) -> tuple[Finding, ...]:
+def findings_of(tier: Tier, settings: RunnerSettings) -> tuple[Finding, ...]:
     """What each probe finds in a sandbox of that tier. SandboxUnavailable if it does not start."""
+    folders, cli = Folders(settings), stage_cli(settings)
     with _visit(folders) as place, _visit(folders) as neighbour, _listening(neighbour) as port:
-        return _look_around(tier, place, neighbour, port)
+        return _look_around(tier, place, neighbour, port, cli)
 
 
 @contextlib.contextmanager
@@ -162,13 +180,13 @@ def _listening(neighbour: Place) -> Iterator[int]:
             neighbour.socket.unlink()
 
 
-def _look_around(tier: Tier, place: Place, neighbour: Place, port: int) -> tuple[Finding, ...]:
+def _look_around(tier: Tier, place: Place, neighbour: Place, port: int, cli: Path) -> tuple[Finding, ...]:
     namespaces = " ".join(
         os.readlink(f"/proc/self/ns/{kind}") for kind in ("ipc", "mnt", "net", "pid", "user", "uts")
     )
     script = ["/bin/sh", "-c", LOOK_AROUND, "probe"]
-    arguments = [*script, str(neighbour.folder), str(neighbour.socket), str(port), namespaces]
-    said = _run(walled(tier, place, place.etc / "hosts", arguments, {}), HINTS[tier])
+    seen = (neighbour.folder, neighbour.socket, port, namespaces, inside(tier, place, cli).cli)
+    said = _run(walled(tier, place, cli, [*script, *map(str, seen)], {}), HINTS[tier])
     holes = dict(line.split("\t", 1) for line in said.splitlines() if "\t" in line)
     holes["own uid"] = "" if place.uid is not None else "it runs under the runner's own uid"
     return tuple(

@@ -36,6 +36,9 @@ READABLE = (
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
 # Tiers that show a process the host's own paths.
 UNWALLED = frozenset({Tier.LANDLOCK, Tier.NONE})
+INNER_INIT = "/run/sandbox-init"
+# Waits for the command, and buries whatever else comes back to the first process. Its end is the end of all.
+INIT = '"$@"; exit $?'
 ENTER = 'while test "$1" != --; do echo 0 >"$1"; shift; done; shift; exec "$@"'
 CALLS_FD = 9
 USR_LINKS = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
@@ -109,6 +112,7 @@ def walled(
         *_drop(place),
         *_bubblewrap(place, cli, env),
         "--",
+        *(INNER_INIT, "-c", INIT, "init"),
         *arguments,
     ]
     return Launch(argv, {}, Path("/"), walled=True)
@@ -176,6 +180,8 @@ def _bubblewrap(place: Place, cli: Path, env: dict[str, str]) -> list[str]:
         _tool("bwrap"),
         *("--seccomp", str(CALLS_FD)),
         *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"),
+        # bubblewrap's own first process lets others into its memory.
+        "--as-pid-1",
         *("--uid", "1000", "--gid", "1000", "--hostname", "sandbox", "--clearenv"),
         *("--ro-bind", "/usr", "/usr"),
         *_usr_links(),
@@ -193,6 +199,7 @@ def _bubblewrap(place: Place, cli: Path, env: dict[str, str]) -> list[str]:
         *("--bind", str(place.config), str(BEHIND_BUBBLEWRAP.config)),
         *("--ro-bind-try", str(place.socket), str(BEHIND_BUBBLEWRAP.socket)),
         *("--ro-bind", str(cli), str(BEHIND_BUBBLEWRAP.cli)),
+        *("--ro-bind", str(place.init), INNER_INIT),
         *("--remount-ro", "/", "--chdir", str(BEHIND_BUBBLEWRAP.workspace)),
     ]
     return [*argv, *(part for name, value in env.items() for part in ("--setenv", name, value))]

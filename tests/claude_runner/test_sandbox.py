@@ -1,6 +1,7 @@
 """What an agent finds when it looks around, through the CLI's own tools."""
 
 import asyncio
+import filecmp
 import json
 import os
 import subprocess
@@ -73,7 +74,7 @@ async def test_no_network_and_no_other_process(engine: Engine) -> None:
         "unshare -U true; touch /usr/x /etc/x /x; true",
     )
     lines = output.split()
-    assert lines[:2] == ["lo", "bwrap"]
+    assert lines[:2] == ["lo", "sandbox-init"]
     assert int(lines[2]) < 12
     assert "Connection refused" in output
     assert "Network is unreachable" in output
@@ -115,7 +116,7 @@ def test_the_strongest_tier_is_proved(new_sandbox_dir: Callable[[], Path]) -> No
 def test_each_probe_answers_in_words_where_there_are_no_walls(new_sandbox_dir: Callable[[], Path]) -> None:
     """The same probes in a sandbox without walls find the holes: none of them holds by not looking."""
     proof = prove_tier(RunnerSettings(new_sandbox_dir()))
-    unwalled = findings_of(Tier.NONE, Folders(RunnerSettings(new_sandbox_dir())))
+    unwalled = findings_of(Tier.NONE, RunnerSettings(new_sandbox_dir()))
     findings = {finding.name: finding for finding in unwalled}
     assert list(findings) == list(NAMES)
     assert {finding.name for finding in proof.findings} <= set(findings)
@@ -165,22 +166,39 @@ def test_a_sandbox_dir_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
 def test_the_cli_is_staged_once(new_sandbox_dir: Callable[[], Path]) -> None:
     settings = RunnerSettings(new_sandbox_dir())
     staged = stage_cli(settings)
-    assert staged.stat().st_mode & 0o777 == 0o755
+    assert staged.stat().st_mode & 0o7777 == 0o111
     before = staged.stat().st_ino
     assert stage_cli(settings).stat().st_ino == before
-    assert staged.stat().st_size == find_cli(settings).stat().st_size
+    assert filecmp.cmp(staged, find_cli(settings), shallow=False)
     assert [path.name for path in staged.parent.iterdir()] == ["claude"]
 
 
-def test_a_cli_that_others_could_change_is_copied(
-    new_sandbox_dir: Callable[[], Path], child_that: Callable[..., Path]
+def _make_readable(staged: Path) -> None:
+    staged.chmod(0o755)
+
+
+def _link_elsewhere(staged: Path) -> None:
+    os.link(staged, staged.parent.parent / "another")
+
+
+def _make_an_older_one(staged: Path) -> None:
+    os.utime(staged, (1, 1))
+
+
+@pytest.mark.parametrize("spoil", [_make_readable, _link_elsewhere, _make_an_older_one])
+def test_a_staged_cli_that_is_not_closed_is_replaced(
+    new_sandbox_dir: Callable[[], Path], tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
-    cli = child_that("true")
-    cli.chmod(0o777)
+    cli = tmp_path / "claude"
+    cli.write_bytes(b"\x7fELF program")
+    cli.chmod(0o755)
     settings = RunnerSettings(new_sandbox_dir(), cli_path=cli)
+    spoil(spoiled := stage_cli(settings))
+    before = spoiled.stat().st_ino
     staged = stage_cli(settings)
-    assert staged.stat().st_nlink == 1
-    assert staged.stat().st_mode & 0o777 == 0o755
+    assert staged.stat().st_ino != before
+    assert (staged.stat().st_mode & 0o7777, staged.stat().st_nlink) == (0o111, 1)
+    assert cli.stat().st_mode & 0o7777 == 0o755
 
 
 async def test_without_walls_the_environment_is_still_made_from_nothing(

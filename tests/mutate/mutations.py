@@ -179,6 +179,11 @@ MUTATIONS = (
         ("claude_runner/sandbox.py", '        *("--seccomp", str(CALLS_FD)),\n', ""),
     ),
     off(
+        "the CLI's memory is open to the agent",
+        f"{SANDBOX}::test_the_strongest_tier_is_proved",
+        ("claude_runner/cli.py", "CLOSED, SCRIPT = 0o111, 0o555", "CLOSED, SCRIPT = 0o555, 0o555"),
+    ),
+    off(
         "a host's tier is not looked at when a turn is given out",
         "tests/security/test_t18_tiers.py::test_t18_a_turn_goes_to_no_host_below_its_tenants_least_tier",
         (

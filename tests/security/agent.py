@@ -22,6 +22,7 @@ from claude_runner import (
     Question,
     RunnerSettings,
     ToolFinished,
+    TurnEnd,
     Upstream,
     prove_tier,
 )
@@ -59,7 +60,15 @@ OUTLAWED = (
 NEW_USER_NAMESPACE = "0x10000000, 0, 0, 0, 0"
 TYPE_INTO_A_TERMINAL = "0, 0x5412, 0, 0, 0"
 
+# Its memory, to change what it does; its input and output, to speak in its place.
+OPEN_THE_CLI = r"""run perl -e '
+my ($c) = grep { open(my $f, "<", "$_/comm"); <$f> eq "claude\n" } glob "/proc/[0-9]*";
+for my $p ("/proc/1", $c) { for my $x (qw(mem fd/0 fd/1 fd/2 syscall environ)) {
+my $o = open(my $f, $x =~ /sys|env/ ? "<" : "+<", "$p/$x") ? "OPEN" : $!;
+print $p eq $c ? "cli" : "init", " $x: $o;\n" } }'"""
+
 LOOKS = (
+    OPEN_THE_CLI,
     "run env",
     "run for p in /proc/[0-9]*; do tr '\\0' '\\n' < $p/environ; tr '\\0' ' ' < $p/cmdline; echo; done",
     "run ls -la /proc/*/fd /proc/*/cwd /proc/*/root 2>&1",
@@ -114,10 +123,16 @@ async def _look(folder: Path, looks: tuple[str, ...]) -> dict[str, object]:
     seen: dict[str, str] = {}
     async with ScriptedModel() as model:
         account = Purse(Upstream("api_key", model.url, CREDENTIAL))
+        ends = set()
 
         async def say(spec: LaunchSpec, text: str) -> str:
-            events = pool.turn(spec, account, InMemorySessionStore(), text, _allow)
-            return "\n".join([e.output async for e in events if isinstance(e, ToolFinished)])
+            outputs = []
+            async for event in pool.turn(spec, account, InMemorySessionStore(), text, _allow):
+                if isinstance(event, ToolFinished):
+                    outputs.append(event.output)
+                elif isinstance(event, TurnEnd):
+                    ends.add(event.outcome)
+            return "\n".join(outputs)
 
         neighbour = LaunchSpec(str(uuid4()), "tenant-b")
         await say(neighbour, f"write mine.txt: {NEIGHBOUR}")
@@ -131,7 +146,10 @@ async def _look(folder: Path, looks: tuple[str, ...]) -> dict[str, object]:
         offered = {tool["name"] for tool in model.requests[-1].body["tools"]}
         sent = [request.headers.get("x-api-key") for request in model.requests if request.method == "POST"]
     await pool.stop_all()
-    return {"uid": os.getuid(), "tier": proof.tier, "seen": seen, "offered": sorted(offered), "sent": sent}
+    return {
+        **{"uid": os.getuid(), "tier": proof.tier, "seen": seen, "ends": sorted(ends)},
+        **{"offered": sorted(offered), "sent": sent},
+    }
 
 
 def main() -> None:

@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from claude_runner import Tier
-from tests.security.agent import CANARY, CREDENTIAL, ENVIRONMENT, LOOKS, OUTLAWED, calls
+from tests.security.agent import CANARY, CREDENTIAL, ENVIRONMENT, LOOKS, OPEN_THE_CLI, OUTLAWED, calls
 from tests.uids import RUNNERS
 
 pytestmark = pytest.mark.needs_bubblewrap
 
 PROJECT = Path(__file__).resolve().parents[2]
+REFUSED = ("Permission denied", "Operation not permitted")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Looked:
     tier: str
     offered: list[str]
     sent: list[str]
+    ends: list[str]
     seen: dict[str, str]
 
     def saw(self, beginning: str) -> str:
@@ -55,7 +57,7 @@ def looked(uid: int) -> Looked:
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout)
     assert told["uid"] == uid
-    return Looked(told["tier"], told["offered"], told["sent"], told["seen"])
+    return Looked(told["tier"], told["offered"], told["sent"], told["ends"], told["seen"])
 
 
 @pytest.fixture(scope="module", params=RUNNERS.values(), ids=[*RUNNERS])
@@ -140,6 +142,15 @@ def test_t17_system_calls_into_the_kernel_and_other_processes_are_refused(agent:
     assert "Operation not permitted" not in unfiltered.stdout, (
         "outside the same calls get as far as the kernel"
     )
+
+
+def test_t17_the_memory_and_the_descriptors_of_the_cli_and_of_pid_1_are_closed(agent: Looked) -> None:
+    """Who writes there becomes the CLI: forges what it says and remembers, and outlives the turn."""
+    answers = dict(re.findall(r"(\w+ [\w/]+): ([^;]+);", agent.saw(OPEN_THE_CLI)))
+    opened = ("mem", "fd/0", "fd/1", "fd/2", "syscall", "environ")
+    assert set(answers) == {f"{who} {what}" for who in ("cli", "init") for what in opened}
+    assert {what: why for what, why in answers.items() if why not in REFUSED} == {}
+    assert agent.ends == ["completed"]
 
 
 def test_t17_no_namespace_within_a_namespace(agent: Looked) -> None:
