@@ -7,17 +7,26 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from claude_runner import LaunchSpec, RunnerSettings, SandboxUnavailable, Tier, ToolFinished, prove_tier
+from claude_runner import (
+    LaunchSpec,
+    Limits,
+    RunnerSettings,
+    SandboxUnavailable,
+    Tier,
+    ToolFinished,
+    prove_tier,
+)
 from claude_runner.cli import find_cli, stage_cli
 from claude_runner.confine import landlock_version
 from claude_runner.folders import Folders
 from claude_runner.probe import NAMES, findings_of
-from claude_runner.sandbox import walled
+from claude_runner.sandbox import Launch, walled
 from tests.uids import AS_ROOT, ORDINARY
 
 from .conftest import SECRET, Engine, NewEngine
@@ -240,6 +249,33 @@ def test_an_ordinary_user_gets_walls_too(new_sandbox_dir: Callable[[], Path]) ->
     assert "/etc/shadow: No such file" in seen["output"]
     assert seen["outcome"] == "completed"
     assert seen["left"] == []
+
+
+# At most 200, whatever the wall does.
+FORK = (
+    "my $n = 0; for (1..200) { my $p = fork; last if !defined $p; "
+    "if (!$p) { sleep 1; exit } $n++ } syswrite STDOUT, $n"
+)
+
+
+def _forked(launch: Launch, uid: int | None) -> int:
+    user = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
+    done = subprocess.run(launch.argv, env=launch.env, capture_output=True, check=False, timeout=20, **user)  # type: ignore[call-overload]
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("ordinary", [False, True] if AS_ROOT else [True], ids=str)
+def test_the_kernel_itself_starts_no_more_processes_than_a_conversation_may_have(
+    new_sandbox_dir: Callable[[], Path], ordinary: bool
+) -> None:
+    place = Folders(RunnerSettings(new_sandbox_dir())).place(str(uuid4()))
+    place.make(place.config)
+    uid = place.uid if ordinary else None
+    if ordinary:
+        place = replace(place, uid=None)
+    fork = ["/usr/bin/perl", "-e", FORK]
+    launch = walled(Tier.BUBBLEWRAP, place, Path("/bin/sh"), fork, {}, Limits(processes=64))
+    assert 60 <= _forked(launch, uid) <= 72
 
 
 async def test_the_walls_need_no_shell(engine: Engine) -> None:
