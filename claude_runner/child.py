@@ -46,7 +46,8 @@ class Child(asyncio.SubprocessProtocol):
     """Start with `await Child.start(...)`, in the event loop's thread: bubblewrap dies with that thread.
 
     `on_lines` gets the complete lines of each read. `on_end` is called once, after the last line.
-    `on_flood` is called once, when a line has no end; nothing is read after that.
+    `on_flood` is called once, when a line has no end; nothing is read after that. `on_complaint` gets the bytes
+    of each read from stderr.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class Child(asyncio.SubprocessProtocol):
         on_lines: Callable[[list[bytes]], None],
         on_end: Callable[[], None],
         on_flood: Callable[[], None],
+        on_complaint: Callable[[int], None],
     ) -> None:
         self._on_lines, self._on_end, self._on_flood = on_lines, on_end, on_flood
+        self._on_complaint = on_complaint
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._stderr = bytearray()
@@ -76,9 +79,10 @@ class Child(asyncio.SubprocessProtocol):
         on_lines: Callable[[list[bytes]], None],
         on_end: Callable[[], None],
         on_flood: Callable[[], None],
+        on_complaint: Callable[[int], None] = lambda _size: None,
     ) -> "Child":
         """Raises StartFailed when the command itself cannot be started."""
-        child = cls(on_lines, on_end, on_flood)
+        child = cls(on_lines, on_end, on_flood, on_complaint)
         child._walled, child._kept = launch.walled, launch.kept
         try:
             await asyncio.get_running_loop().subprocess_exec(
@@ -99,6 +103,7 @@ class Child(asyncio.SubprocessProtocol):
         if fd == 2:
             self._stderr += data
             del self._stderr[:-STDERR_KEPT]
+            self._on_complaint(len(data))
         elif not self._flooded:
             if self._command is None:
                 self._meet()

@@ -33,7 +33,7 @@ class ThinkingDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolStarted:
-    """`parent` is the tool_use of the subagent's call that this call happens in."""
+    """`parent` is the tool_use of the subagent's call that this call happens in. `input` is `frames.shortened`."""
 
     type: ClassVar[str] = "tool.started"
     tool_use: str

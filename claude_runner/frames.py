@@ -13,14 +13,17 @@ from claude_runner.events import Event, Status, TextDelta, ThinkingDelta, ToolFi
 
 logger = logging.getLogger(__name__)
 
-# Characters of a tool's output that an event carries; the transcript keeps the whole.
-OUTPUT_LIMIT = 64_000
+# Characters of a tool's output, and of its input, that an event carries; the transcript keeps the whole.
+OUTPUT_LIMIT = INPUT_LIMIT = 64_000
+NAME_LIMIT, DEEPEST = 200, 40
+# Seconds between two requests beyond which no honest CLI waits.
+LONGEST_DELAY = 600.0
 
 type Frame = dict[str, Any]
 
 
 class Translator:
-    """One turn's worth of state.
+    """One turn's worth of state. What comes out of a sandbox may have any shape: it costs its own turn at most.
 
     `open_tools` are started and not finished, `retry_delay` is what the CLI last said it would wait (s):
     reasons for it to be silent.
@@ -34,6 +37,7 @@ class Translator:
         self.retry_delay = 0.0
         self.context_used = 0
         self.stop_reason: str | None = None
+        self._odd = 0
         self._by_type: dict[str, Callable[[Frame], Iterable[Event]]] = {
             "stream_event": self._stream_event,
             "assistant": self._assistant,
@@ -56,9 +60,10 @@ class Translator:
         handler = self._by_type.get(str(frame.get("type")))
         try:
             return list(handler(frame)) if handler else []
-        except (LookupError, TypeError, AttributeError):
-            # What comes out of a sandbox may have any shape.
-            logger.warning("a frame of an unknown shape: %.300r", frame)
+        except (LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+            if not self._odd:
+                logger.warning("a %.20s frame of an unknown shape: %.100r", frame.get("type"), error)
+            self._odd += 1
             return []
 
     def _next_block(self) -> int:
@@ -79,7 +84,7 @@ class Translator:
                 self._streamed.add(event["message"]["id"])
                 self.context_used = _context(event["message"].get("usage") or {})
             case "message_delta":
-                self.stop_reason = event["delta"].get("stop_reason") or self.stop_reason
+                self.stop_reason = _name(event["delta"].get("stop_reason") or "") or self.stop_reason
                 self.context_used += (event.get("usage") or {}).get("output_tokens") or 0
 
     def _block_start(self, index: int, block: dict[str, Any]) -> Iterable[Event]:
@@ -92,22 +97,23 @@ class Translator:
         if block is None:
             return
         if delta["type"] == "text_delta" and delta["text"]:
-            yield TextDelta(block, delta["text"])
+            yield TextDelta(block, _said(delta["text"]))
         elif delta["type"] == "thinking_delta" and delta["thinking"]:
-            yield ThinkingDelta(block, delta["thinking"])
+            yield ThinkingDelta(block, _said(delta["thinking"]))
 
     def _assistant(self, frame: Frame) -> Iterable[Event]:
         if frame.get("is_api_error_message"):
             return
-        message, parent = frame["message"], frame.get("parent_tool_use_id")
+        message, parent = frame["message"], _name(frame.get("parent_tool_use_id") or "") or None
         unseen = not parent and message.get("id") not in self._streamed
         for block in message["content"]:
             if block["type"] == "tool_use":
-                self.open_tools.add(block["id"])
-                yield ToolStarted(block["id"], block["name"], block["input"], parent)
+                tool_use, name = _name(block["id"]), _name(block["name"])
+                self.open_tools.add(tool_use)
+                yield ToolStarted(tool_use, name, shortened(block["input"]), parent)
             elif unseen and block["type"] == "text":
                 # A command answered by the CLI itself, or a reply that fell back to not streaming.
-                yield TextDelta(self._next_block(), block["text"])
+                yield TextDelta(self._next_block(), _said(block["text"]))
 
     def _user(self, frame: Frame) -> Iterable[Event]:
         content = frame["message"]["content"]
@@ -120,10 +126,58 @@ class Translator:
     def _system(self, frame: Frame) -> Iterable[Event]:
         match frame.get("subtype"), frame.get("status"):
             case "api_retry", _:
-                self.retry_delay = float(frame.get("retry_delay_ms") or 0) / 1000
+                delay = float(frame.get("retry_delay_ms") or 0) / 1000
+                self.retry_delay = min(LONGEST_DELAY, max(0.0, delay))
                 yield Status("retrying", _retry(frame))
             case "status", "compacting":
                 yield Status("compacting")
+
+
+def shortened(tool_input: Any) -> dict[str, Any]:
+    """A tool's input with no more than INPUT_LIMIT characters; where something is left out, it says how much."""
+    if not isinstance(tool_input, dict):
+        raise TypeError(f"a tool's input is no {type(tool_input).__name__}")
+    cut: dict[str, Any] = _Scissors().cut(tool_input)
+    return cut
+
+
+class _Scissors:
+    """`room`: characters that are left. What is no text counts for some too."""
+
+    def __init__(self) -> None:
+        self.room = INPUT_LIMIT
+
+    def cut(self, value: Any, depth: int = 0) -> Any:
+        self.room -= 8
+        if isinstance(value, str):
+            return self._cut_text(value)
+        if not isinstance(value, dict | list):
+            return value
+        if depth == DEEPEST:
+            return "…"
+        if isinstance(value, list):
+            return [self.cut(item, depth + 1) for item in self._fitting(value)]
+        return {self._cut_text(key): self.cut(value[key], depth + 1) for key in self._fitting(value)}
+
+    def _cut_text(self, text: str) -> str:
+        room, self.room = max(0, self.room), self.room - len(text)
+        return text if len(text) <= room else f"{text[:room]}… ({len(text) - room:,} characters more)"
+
+    def _fitting[T](self, items: Iterable[T]) -> Iterable[T]:
+        for item in items:
+            if self.room <= 0:
+                return
+            yield item
+
+
+def _said(text: Any) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"a text is no {type(text).__name__}")
+    return text
+
+
+def _name(name: Any) -> str:
+    return _said(name)[:NAME_LIMIT]
 
 
 def _merge(before: Event, after: Event) -> Event | None:
@@ -137,7 +191,7 @@ def _merge(before: Event, after: Event) -> Event | None:
 def _retry(frame: Frame) -> str:
     reason = str(frame.get("error") or "no answer").replace("_", " ")
     status = f" ({frame['error_status']})" if frame.get("error_status") else ""
-    return f"{reason}{status}, attempt {frame.get('attempt')} of {frame.get('max_retries')}"
+    return f"{reason}{status}, attempt {frame.get('attempt')} of {frame.get('max_retries')}"[:1000]
 
 
 def _text(content: Any) -> str:

@@ -44,7 +44,7 @@ class Limits:
 
     `memory` counts what is a process's own, and its temporary files. `processes` counts threads too. `disk` and
     `files` count its home, its workspace and the CLI's own folder, `file` is the largest single file. `output` is
-    what the CLI writes in a turn, `cpu` what all of its processes compute in one.
+    what the CLI writes in a turn, complaints too, `cpu` what all of its processes compute in one.
     """
 
     memory: int = 4 << 30
@@ -53,7 +53,7 @@ class Limits:
     disk: int = 10 << 30
     files: int = 400_000
     file: int = 4 << 30
-    output: int = 512 << 20
+    output: int = 64 << 20
     turn: float = 7200.0
 
 

@@ -24,10 +24,13 @@ FOR_THE_SDK = frozenset(
     {"control_request", "control_response", "control_cancel_request", "transcript_mirror", "result"}
 )
 GARBAGE_OF_A_TURN = 1 << 20
+# Objects, lists and items of one line. An honest one has far fewer; each costs time and memory to be read.
+MOST_PARTS = 500_000
 
 type Frame = dict[str, Any]
 type Start = Callable[
-    [Callable[[list[bytes]], None], Callable[[], None], Callable[[], None]], Awaitable[Child]
+    [Callable[[list[bytes]], None], Callable[[], None], Callable[[], None], Callable[[int], None]],
+    Awaitable[Child],
 ]
 
 
@@ -46,7 +49,7 @@ def _storable(line: bytes) -> bytes:
 
 
 class CliTransport(Transport):
-    """`start` gets the three callbacks of `Child.start`. `on_frames` gets the frames of one read at a time.
+    """`start` gets the four callbacks of `Child.start`. `on_frames` gets the frames of one read at a time.
 
     `mirrored` turns a transcript's path into the store's, or refuses it with None.
     """
@@ -68,7 +71,7 @@ class CliTransport(Transport):
         self.child: Child | None = None
 
     async def connect(self) -> None:
-        self.child = await self._start(self._lines, self._end, self._endless_line)
+        self.child = await self._start(self._lines, self._end, self._endless_line, self._complained)
 
     def pause(self, paused: bool) -> None:
         """Stop reading for a while: the CLI then waits in its own write."""
@@ -82,15 +85,40 @@ class CliTransport(Transport):
         frames: list[Frame] = []
         for line in lines:
             self._received += len(line)
-            frame = self._parse(line)
-            if frame is None:
-                continue
-            if frame.get("type") in FOR_THE_SDK:
-                self._hand_over(frame)
-            else:
-                frames.append(frame)
+            if self._exceeds(line):
+                break
+            try:
+                self._sort(line, frames)
+            except (ValueError, TypeError, RecursionError):
+                self._no_frame(line)
         if frames:
             self._on_frames(frames)
+        self._check()
+
+    def _sort(self, line: bytes, frames: list[Frame]) -> None:
+        """One line, into `frames` or to the SDK; raises for what is no frame."""
+        if not line.strip():
+            return
+        frame = json.loads(_storable(line))
+        if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
+            raise TypeError("a frame is an object with a type")
+        if frame["type"] in FOR_THE_SDK:
+            self._hand_over(frame)
+        else:
+            frames.append(frame)
+
+    def _complained(self, size: int) -> None:
+        self._received += size
+        self._check()
+
+    def _exceeds(self, line: bytes) -> bool:
+        """Whether it is not even worth reading: nothing after it is read either."""
+        if sum(line.count(mark) for mark in (b"[", b"{", b",")) > MOST_PARTS:
+            self._on_flood(faults.ENDLESS_LINE)
+            return True
+        return self._garbage > GARBAGE_OF_A_TURN or self._received > self._limits.output
+
+    def _check(self) -> None:
         if self._received > self._limits.output:
             self._on_flood(too_much_output(self._limits))
         elif self._garbage > GARBAGE_OF_A_TURN:
@@ -100,26 +128,18 @@ class CliTransport(Transport):
         if frame["type"] == "result":
             self.results.append(frame)
         elif frame["type"] == "transcript_mirror":
-            path = self._mirrored(str(frame.get("filePath")))
+            said = str(frame.get("filePath"))
+            path = self._mirrored(said)
             if path is None:
-                logger.warning("dropped a transcript that is not this session's: %s", frame.get("filePath"))
+                logger.warning("dropped a transcript that is not this session's: %.200s", said)
                 return
             frame["filePath"] = path
         self._for_sdk.put_nowait(frame)
 
-    def _parse(self, line: bytes) -> Frame | None:
-        if not line.strip():
-            return None
-        try:
-            frame = json.loads(_storable(line))
-        except ValueError:
-            frame = None
-        if isinstance(frame, dict):
-            return frame
+    def _no_frame(self, line: bytes) -> None:
         if not self._garbage:
             logger.warning("the CLI wrote a line that is no frame: %r", line[:200])
         self._garbage += len(line)
-        return None
 
     def _end(self) -> None:
         self._for_sdk.put_nowait(None)

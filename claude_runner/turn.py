@@ -16,12 +16,14 @@ from claude_agent_sdk import (
 
 from claude_runner import faults
 from claude_runner.events import Event, Outcome, TextDelta, ThinkingDelta, TurnEnd, Usage
-from claude_runner.frames import Bill, Frame, Translator
+from claude_runner.frames import NAME_LIMIT, Bill, Frame, Translator, shortened
 from claude_runner.meter import Meter
 from claude_runner.spec import Ask, Question
 
 # Batches of events that may wait for a slow reader before the CLI is made to wait.
 INBOX_FULL, INBOX_LOW = 256, 32
+# Questions that may be open at once, and the characters of one's title.
+MOST_QUESTIONS, LONGEST_TITLE = 16, 1000
 
 
 class Turn:
@@ -68,8 +70,11 @@ class Turn:
     ) -> PermissionResultAllow | PermissionResultDeny:
         """Put a tool call to the person. May take as long as a person needs."""
         choices = ["allow", *(["allow_always"] if context.suggestions else []), "deny"]
-        title = context.title or context.description or context.display_name or name
-        question = Question(str(uuid4()), context.tool_use_id or "", name, tool_input, title, choices)
+        title = str(context.title or context.description or context.display_name or name)[:LONGEST_TITLE]
+        if self._questions >= MOST_QUESTIONS:
+            return PermissionResultDeny(message="Too many questions are open already.")
+        tool_use, name = str(context.tool_use_id or "")[:NAME_LIMIT], str(name)[:NAME_LIMIT]
+        question = Question(str(uuid4()), tool_use, name, shortened(tool_input), title, choices)
         if not self._questions:
             self._asking = monotonic()
         self._questions += 1

@@ -110,7 +110,7 @@ CONVERSATION_FILES = env.int("CONVERSATION_FILES", default=400_000)
 CONVERSATION_FILE_MB = env.int("CONVERSATION_FILE_MB", default=4096)
 TURN_SECONDS = env.float("TURN_SECONDS", default=7200.0)
 TURN_CPU_SECONDS = env.float("TURN_CPU_SECONDS", default=7200.0)
-TURN_OUTPUT_MB = env.int("TURN_OUTPUT_MB", default=512)
+TURN_OUTPUT_MB = env.int("TURN_OUTPUT_MB", default=64)
 
 # The web process ------------------------------------------------------------------------------------------
 WEB_DRAIN_SECONDS = env.float("WEB_DRAIN_SECONDS", default=25.0)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from claude_runner import Answer, Limits, Question
 from claude_runner.child import Child, uncancelled
 from claude_runner.sandbox import Launch
+from claude_runner.turn import MOST_QUESTIONS
 
 from .conftest import NewEngine, command_of, eventually
 
@@ -23,7 +25,7 @@ RESULT = (
 )
 
 
-async def _fails(new_engine: NewEngine, cli: Path, all_gone: AllGone, **settings: float) -> str:
+async def _fails(new_engine: NewEngine, cli: Path, all_gone: AllGone, **settings: object) -> str:
     """The error of one turn on this child."""
     engine = await new_engine(cli_path=cli, **settings)
     await engine.warm()
@@ -116,6 +118,53 @@ async def test_lines_that_are_no_frames_are_skipped(
     await engine.warm()
     assert (await engine.say("hello")).end.outcome == "completed"
     assert "no frame" in caplog.text
+
+
+async def test_it_writes_a_line_that_is_too_dear_to_read(
+    new_engine: NewEngine, child_that: ChildThat, all_gone: AllGone
+) -> None:
+    """Each part of it would take time and memory that belong to all conversations."""
+    cli = child_that(
+        """read -r message; printf '{"type":"assistant","a":['; yes '{},' | head -c 4000000 | tr -d '\\n'; """
+        "echo '0]}'; cat >/dev/null"
+    )
+    assert "a line without an end" in await _fails(new_engine, cli, all_gone)
+
+
+async def test_it_floods_with_frames_of_no_type(
+    new_engine: NewEngine, child_that: ChildThat, all_gone: AllGone, caplog: pytest.LogCaptureFixture
+) -> None:
+    cli = child_that("""read -r message; yes '{"type":[]}'""")
+    assert "far more than an answer" in await _fails(new_engine, cli, all_gone)
+    assert caplog.text.count("no frame") == 1
+    assert "Traceback" not in caplog.text
+
+
+async def test_it_complains_without_an_end(
+    new_engine: NewEngine, child_that: ChildThat, all_gone: AllGone
+) -> None:
+    cli = child_that("read -r message; yes complaint >&2")
+    said = await _fails(new_engine, cli, all_gone, limits=Limits(output=5 << 20))
+    assert said == "Stopped: the turn wrote more than 5 MB."
+
+
+async def test_it_asks_too_much_at_once(new_engine: NewEngine, child_that: ChildThat) -> None:
+    request = '{"type":"control_request","request_id":"r%s","request":{"subtype":"can_use_tool"'
+    request += ',"tool_name":"Bash","input":{}}}\\n'
+    cli = child_that(
+        f"read -r message; for i in $(seq 30); do printf '{request}' $i; done; "
+        f"for i in $(seq 14); do read -r answer; done; echo '{RESULT}'; cat >/dev/null"
+    )
+    engine, asked = await new_engine(cli_path=cli), []
+
+    async def never(question: Question) -> Answer:
+        asked.append(question)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    await engine.warm()
+    assert (await engine.say("hello", never)).end.outcome == "completed"
+    assert len(asked) == MOST_QUESTIONS == 16
 
 
 async def test_its_complaints_fill_no_pipe(new_engine: NewEngine, child_that: ChildThat) -> None:

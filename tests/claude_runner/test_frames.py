@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_runner import Status, TextDelta, ToolFinished, ToolStarted
-from claude_runner.frames import OUTPUT_LIMIT, Bill, Translator
+from claude_runner.frames import INPUT_LIMIT, LONGEST_DELAY, OUTPUT_LIMIT, Bill, Translator, shortened
 from claude_runner.transcript import canonical_path
 from claude_runner.transport import _storable
 
@@ -172,3 +172,65 @@ def test_a_backslash_before_an_escape_stays_one() -> None:
 )
 def test_only_the_sessions_own_transcript_is_stored(path: str, known_as: str | None) -> None:
     assert canonical_path(path, Path("/c"), "S") == known_as
+
+
+HOSTILE: list[dict[str, Any]] = [
+    {"type": "user"},
+    {"type": "assistant", "message": {"content": [{"type": "tool_use", "id": [], "name": "x", "input": {}}]}},
+    {"type": "assistant", "message": {"content": [{"type": "tool_use", "id": "x", "name": "x", "input": 1}]}},
+    {"type": "assistant", "message": {"content": [{"type": "text", "text": {}}]}},
+    {"type": "system", "subtype": "api_retry", "retry_delay_ms": "soon"},
+    {"type": "system", "subtype": "api_retry", "retry_delay_ms": 10**400},
+    stream({"type": "content_block_start", "index": {}, "content_block": {"type": "text", "text": "a"}}),
+    stream({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ["a"]}}),
+    stream({"type": "message_start", "message": {"id": "x", "usage": {"input_tokens": "many"}}}),
+]
+
+
+@pytest.mark.parametrize("frame", HOSTILE, ids=lambda frame: json.dumps(frame)[:60])
+def test_a_hostile_frame_is_left_out_and_told_once(
+    frame: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = {"more": "x" * 100_000, **frame}
+    translator = Translator()
+    assert translator.translate([frame] * 50) == []
+    assert len(caplog.records) == 1
+    assert len(caplog.text) < 400
+    assert translator.translate([start(), *text_block(0, "a")])[-1].data()["text"] == "a"
+
+
+@pytest.mark.parametrize("delay", [float("inf"), float("nan"), -1e12, 1e12])
+def test_no_frame_makes_a_silent_cli_be_waited_for_without_an_end(delay: float) -> None:
+    translator = Translator()
+    translator.translate([{"type": "system", "subtype": "api_retry", "retry_delay_ms": delay}])
+    assert 0 <= translator.retry_delay <= LONGEST_DELAY
+
+
+def test_a_long_input_is_cut_and_says_so() -> None:
+    block = {"type": "tool_use", "id": "t", "name": "Write"}
+    frame = assistant({**block, "input": {"file_path": "a", "content": "x" * 100_000}})
+    [started] = Translator().translate([frame])
+    assert isinstance(started, ToolStarted)
+    assert started.input["file_path"] == "a"
+    assert started.input["content"].startswith("x" * 60_000)
+    assert started.input["content"].endswith(" characters more)")
+    assert len(json.dumps(started.input)) < INPUT_LIMIT + 100
+
+
+@pytest.mark.parametrize(
+    "value", [[{}] * 1_000_000, {str(n): n for n in range(100_000)}, ["x" * 100] * 10_000]
+)
+def test_an_input_of_many_parts_is_cut_too(value: Any) -> None:
+    assert len(json.dumps(shortened({"a": value}))) < 2 * INPUT_LIMIT
+
+
+def test_an_input_of_any_depth_is_cut() -> None:
+    deep: Any = "bottom"
+    for _ in range(100_000):
+        deep = [deep]
+    assert len(json.dumps(shortened({"a": deep}))) < 200
+
+
+@given(st.dictionaries(st.text(), st.text() | st.lists(st.integers() | st.none())))
+def test_an_input_of_usual_size_stays_as_it_is(value: dict[str, Any]) -> None:
+    assert shortened(value) == value
