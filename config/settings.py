@@ -121,7 +121,7 @@ WEB_STALL_SECONDS = env.float("WEB_STALL_SECONDS", default=30.0)
 KEY_SOCKETS = env.int("KEY_SOCKETS", default=100)
 KEY_SOCKETS_PER_SECOND = env.int("KEY_SOCKETS_PER_SECOND", default=20)
 KEY_MESSAGES_PER_SECOND = env.int("KEY_MESSAGES_PER_SECOND", default=20)
-KEY_CALLS_PER_SECOND = env.int("KEY_CALLS_PER_SECOND", default=100)
+KEY_CALLS_PER_SECOND = env.int("KEY_CALLS_PER_SECOND", default=300)
 KEY_FRAMES_PER_SECOND = env.int("KEY_FRAMES_PER_SECOND", default=100)
 
 # How many refusals of one member a minute are kept in the audit; those beyond are counted nowhere.
