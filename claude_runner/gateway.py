@@ -20,6 +20,7 @@ from uuid import uuid4
 import aiohttp
 from aiohttp import web
 
+from claude_runner.asked import Asked
 from claude_runner.errors import Refused
 from claude_runner.folders import Place
 from claude_runner.headers import inward, outward
@@ -173,7 +174,7 @@ class Gateway:
         if not self._turnstile.enter():
             await asyncio.sleep(PAUSE)
             if not self._turnstile.enter():
-                return _error(429, "rate_limit_error", "This conversation asks its model too often.")
+                return _too_often()
         self.meter.start()
         try:
             return await self._answer(request)
@@ -196,9 +197,16 @@ class Gateway:
                 return _error(
                     413, "request_too_large", "The request is larger than the model's server takes."
                 )
+            asked = Asked(body)
+            if not asked.can_be_read:
+                return _error(
+                    413, "request_too_large", "The request has too many parts to be looked through."
+                )
+            if not self._turnstile.look_through(asked.parts):
+                return _too_often()
             account, grant = await self._admitted()
-            _check_model(grant, body)
-            return await _Exchange(self, account, grant).run(request, query, body)
+            _check_model(grant, asked)
+            return await _Exchange(self, account, grant).run(request, query, asked)
 
     @asynccontextmanager
     async def _body(self, request: web.BaseRequest) -> AsyncIterator[bytes | None]:
@@ -252,7 +260,8 @@ class _Exchange:
         self._status = 0
         self._reading: Reading | None = None
 
-    async def run(self, request: web.BaseRequest, query: dict[str, str], body: bytes) -> web.StreamResponse:
+    async def run(self, request: web.BaseRequest, query: dict[str, str], asked: Asked) -> web.StreamResponse:
+        body = asked.body
         upstream, upstreams = self._grant.upstream, self._gateway.upstreams
         sent = False
         try:
@@ -275,17 +284,17 @@ class _Exchange:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return self._unreachable(upstream, error)
         finally:
-            self._settle(body)
+            self._settle(asked)
 
     def _read_along(self, request: web.BaseRequest, answer: aiohttp.ClientResponse, body: bytes) -> None:
         if request.path == MESSAGES:
             streamed = answer.content_type == "text/event-stream"
             self._reading = Reading(len(body), streamed=streamed)
 
-    def _settle(self, body: bytes) -> None:
+    def _settle(self, asked: Asked) -> None:
         model, tokens = self._reading.result() if self._reading is not None else ("", None)
         if tokens is not None or self._status:
-            told = Spending(uuid4(), self._status, model or (_named(body) if tokens else ""), tokens)
+            told = Spending(uuid4(), self._status, model or (asked.model if tokens else ""), tokens)
             self._gateway.settle(self._account, self._grant, told)
 
     async def _stream(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
@@ -344,27 +353,14 @@ def _as_data(body: bytes) -> bytes | io.BytesIO | None:
     return io.BytesIO(body) if len(body) > IN_ONE_PIECE else body or None
 
 
-def _check_model(grant: Grant, body: bytes) -> None:
+def _check_model(grant: Grant, asked: Asked) -> None:
     """Refused unless the request names one of the models that the grant allows, so that no reader sees another."""
-    if not grant.models or not body:
+    if not grant.models or not asked.body:
         return
-    named = _named(body)
-    if named not in grant.models:
+    if asked.model not in grant.models:
         allowed = ", ".join(sorted(grant.models))
-        raise Refused(f"The model {named[:80] or '(none)'} is not allowed here. Choose one of: {allowed}.")
-
-
-def _named(body: bytes) -> str:
-    """The model that a request names. '' unless it is named once: readers differ in which of two they take."""
-    try:
-        # Objects become tuples of pairs, so that a name which stands twice is seen.
-        asked = json.loads(body, object_pairs_hook=tuple)
-    except (ValueError, RecursionError):
-        return ""
-    if not isinstance(asked, tuple):
-        return ""
-    named = [(name, value) for name, value in asked if name.casefold() == "model"]
-    return named[0][1] if len(named) == 1 and named[0][0] == "model" and isinstance(named[0][1], str) else ""
+        named = asked.model[:80] or "(none)"
+        raise Refused(f"The model {named} is not allowed here. Choose one of: {allowed}.")
 
 
 def _refusal(status: int, body: bytes) -> Refusal:
@@ -373,6 +369,10 @@ def _refusal(status: int, body: bytes) -> Refusal:
         return Refusal(status, str(error["type"]), str(error["message"])[:500])
     except (ValueError, KeyError, TypeError):
         return Refusal(status, "api_error", "")
+
+
+def _too_often() -> web.Response:
+    return _error(429, "rate_limit_error", "This conversation asks its model too often.")
 
 
 def _error(status: int, kind: str, message: str, *, final: bool = False) -> web.Response:

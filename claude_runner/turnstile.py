@@ -3,9 +3,10 @@
 from time import monotonic
 
 MOST_AT_ONCE = 16
-# Requests: so many at a stroke, then so many a second. A megabyte of body counts as one more.
+# Requests: so many at a stroke, then so many a second. A megabyte of body counts as one more, so do PARTS of it.
 BURST, PER_SECOND = 40.0, 10.0
 MEGABYTE = 1 << 20
+PARTS = 50_000
 MOST_HELD = 64 * MEGABYTE
 
 
@@ -36,6 +37,14 @@ class Turnstile:
             return False
         self._held += size
         self._left -= size / MEGABYTE
+        return True
+
+    def look_through(self, parts: int) -> bool:
+        """Whether a body of so many parts may be read now, while everybody waits; few of them always may."""
+        cost = parts / PARTS
+        if cost >= 1 and self._left < cost:
+            return False
+        self._left -= cost
         return True
 
     def let_go(self, size: int) -> None:

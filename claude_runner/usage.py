@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from claude_runner.asked import MOST_PARTS, parts
 from claude_runner.spec import Tokens
 
 HEAD, TAIL, DOCUMENT = 16 << 10, 32 << 10, 4 << 20
@@ -72,7 +73,7 @@ class Reading:
 def _messages(part: bytes, streamed: bool) -> Iterable[dict[str, Any]]:
     """What carries a count, in order: of a stream the message at its start and the changes to it."""
     for line in part.splitlines() if streamed else [part]:
-        if b'"usage"' in line:
+        if b'"usage"' in line and parts(line) <= MOST_PARTS:
             try:
                 told = json.loads(line.removeprefix(b"data:") if streamed else line)
             except (ValueError, RecursionError):

@@ -18,6 +18,11 @@ from conversations.events import Wire
 
 LEASE = timedelta(seconds=10)
 WANTED_AFTER = timedelta(seconds=5)
+RENEW_SECONDS = LEASE.total_seconds() / 4
+FENCE_SECONDS = LEASE.total_seconds() / 2
+# No stall is a reason to wait any longer than this.
+LAST_MOMENT = LEASE.total_seconds() * 0.8
+WATCH_SECONDS, LOOKS = FENCE_SECONDS / 10, 2
 
 
 # Numbers what this process writes. One for all leases: a lease that was let go and taken up again under the
@@ -27,12 +32,27 @@ ORDINALS = count(1)
 
 @dataclass(slots=True)
 class Lease:
-    """This runner's hold on one conversation; `renewed` is the monotonic time at which it last asked for it."""
+    """This runner's hold on one conversation; `renewed` is the monotonic time at which it last asked for it.
+
+    The database counts from a moment after that, so the lease holds until LEASE after `renewed` at least.
+    `late`: how often in a row the runner found it older than it should be.
+    """
 
     tenant: UUID
     conversation: UUID
     epoch: int
     renewed: float = field(default_factory=monotonic)
+    late: int = 0
+
+    def look(self) -> bool:
+        """Whether its processes have to end; to be asked every WATCH_SECONDS.
+
+        Half its time without a renewal is enough where we were awake to ask for one. After a stall of our own
+        the renewal that is due goes first, while there still is time to end the processes before the lease ends.
+        """
+        age = monotonic() - self.renewed
+        self.late = self.late + 1 if age > FENCE_SECONDS - LOOKS * WATCH_SECONDS else 0
+        return age > LAST_MOMENT or (age > FENCE_SECONDS and self.late > LOOKS)
 
 
 @dataclass(frozen=True, slots=True)

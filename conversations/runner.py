@@ -24,7 +24,7 @@ from conversations import disposals, leases
 from conversations.accounts import model_addresses_of
 from conversations.hosts import say_alive, say_gone
 from conversations.launch import launch_for_author
-from conversations.leases import LEASE, Claim, Lease
+from conversations.leases import FENCE_SECONDS, RENEW_SECONDS, WATCH_SECONDS, Claim, Lease
 from conversations.models import Control
 from conversations.nudges import ALL_RUNNERS, nudge_runners, publish, runner_group
 from conversations.proving import Walls
@@ -39,8 +39,6 @@ from tenants.errors import ApiError
 logger = logging.getLogger("parley.runner")
 
 LOOK_SECONDS = 1.0
-RENEW_SECONDS = LEASE.total_seconds() / 4
-FENCE_SECONDS = LEASE.total_seconds() / 2
 LAST_SECONDS = 5.0
 DISPOSE_SECONDS = 5.0
 STARTING_AT_ONCE = 2
@@ -290,9 +288,8 @@ class Runner:
 
     async def _watch_leases(self) -> None:
         while True:
-            await asyncio.sleep(FENCE_SECONDS / 10)
-            due = monotonic() - FENCE_SECONDS
-            late = [lease for lease in self.leases.values() if lease.renewed < due]
+            await asyncio.sleep(WATCH_SECONDS)
+            late = [lease for lease in self.leases.values() if lease.look()]
             if late:
                 logger.warning(
                     "%d leases could not be renewed for %.0f s: stopping their processes",

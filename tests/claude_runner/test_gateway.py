@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from claude_runner import Grant, Refused, Spending, Upstream
+from claude_runner.asked import MOST_PARTS
 from claude_runner.faults import upstream_fault
 from claude_runner.folders import Place
 from claude_runner.gateway import FRESH, Gateway
@@ -323,6 +324,7 @@ async def test_only_known_parameters_pass(line: Line) -> None:
         b'{"Model": "cheap"}',
         b'{"model": "cheap", "MODEL": "dear"}',
         b'{"model": ["cheap"]}',
+        b'{"model": 5}',
         b'{"a": {"model": "cheap"}}',
         b'["model", "cheap"]',
         b'[["model", "cheap"]]',
@@ -340,6 +342,25 @@ async def test_a_model_that_is_not_allowed_reaches_nobody(line: Line, body: byte
     assert b"is not allowed here. Choose one of: cheap." in said
     assert line.upstream.requests == []
     assert (await line.post(data=b'{"model": "cheap", "input": {"Model": "dear"}}'))[0] == 200
+
+
+async def test_a_body_with_too_many_parts_is_not_read(line: Line) -> None:
+    many = b'{"model": "cheap", "x": [' + b"1," * MOST_PARTS + b"1]}"
+    status, said = await line.post(data=many)
+    assert (status, b"too many parts" in said) == (413, True)
+    assert line.upstream.requests == []
+    assert (await line.post(data=many.replace(b"1," * 1000, b"")))[0] == 200
+
+
+async def test_parts_count_like_requests(line: Line) -> None:
+    line.account.models = frozenset({"cheap"})
+    line.gateway.begin_turn(line.account)
+    many = b'{"model": "cheap", "x": [' + b"[]," * (MOST_PARTS // 2 - 10) + b"1]}"
+    answers = await asyncio.gather(*(line.post(data=many) for _ in range(8)))
+    statuses = [status for status, _said in answers]
+    assert set(statuses) == {200, 429}
+    assert 2 <= statuses.count(200) <= 4
+    assert (await line.post(data=b'{"model": "cheap"}'))[0] == 200
 
 
 async def test_nothing_passes_between_turns(line: Line) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal
+from time import process_time
 from typing import Any
 
 import pytest
@@ -51,6 +52,15 @@ def read(answer: bytes, size: int = 1000, *, asked: int = 400, streamed: bool = 
 @pytest.mark.parametrize("size", [1, 7, 100, 5_000, 1 << 20])
 def test_the_count_is_the_same_in_whatever_pieces_it_comes(size: int) -> None:
     assert read(stream(*[text("word ")] * 900), size) == ("claude-sonnet-5", WHOLE)
+
+
+def test_a_document_with_too_many_parts_is_estimated_unread() -> None:
+    document = b'{"usage": {"output_tokens": 1}, "x": [' + b"[]," * 1_000_000 + b"1]}"
+    began = process_time()
+    model, tokens = read(document, 1 << 16, streamed=False)
+    assert (model, tokens.exact) == ("", False)
+    assert tokens.output > 100_000
+    assert process_time() - began < 0.05
 
 
 def test_what_lies_between_is_not_kept() -> None:

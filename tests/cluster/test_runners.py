@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 
+from conversations.leases import FENCE_SECONDS
 from tests.client import Client, Event, is_exact, text_of
 from tests.cluster.relay import relayed
 from tests.stack import Installation, Process, eventually
@@ -117,6 +118,20 @@ def test_a_paused_runner_is_overtaken_and_writes_nothing_more(cluster: Installat
     assert said_in(lost) == text_of(shown)
 
 
+def test_a_runner_that_stalled_for_a_moment_keeps_what_it_holds(
+    cluster: Installation, client: Client
+) -> None:
+    runner = cluster.only_runners("one")["one"]
+    with client.socket() as socket:
+        socket.say("slow 120 10")
+        heard = socket.until_text(5)
+        with paused(runner):
+            time.sleep(FENCE_SECONDS + 0.3)
+        heard += socket.until_end(seconds=30)
+    assert heard[-1]["type"] == "turn.completed"
+    assert is_exact(heard)
+
+
 def test_a_runner_cut_off_from_the_database_stops_its_processes_in_time(
     cluster: Installation, client: Client
 ) -> None:
@@ -128,7 +143,9 @@ def test_a_runner_cut_off_from_the_database_stops_its_processes_in_time(
         socket.say("recall", conversation)
         family = lonely.family()
         cable.pulled.set()
-        eventually(lambda: gone(family), 9, "it did not stop its processes by itself")
+        # Half of the lease, and a look or two: well before anybody else may have it.
+        within = FENCE_SECONDS + 1.5
+        eventually(lambda: gone(family), within, "it did not stop its processes by itself")
         # Nobody has ended the turn yet, so nobody has taken the conversation over.
         assert client.turns(conversation)[0]["state"] == "running"
         cable.pulled.clear()

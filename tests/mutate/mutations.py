@@ -203,6 +203,12 @@ MUTATIONS = (
         ),
     ),
     off(
+        "a body is parsed whatever it costs",
+        "tests/security/test_t11_gateway.py::test_t11_a_body_of_endless_parts_holds_up_nobody",
+        ("claude_runner/asked.py", "return self.parts <= MOST_PARTS", "return True"),
+        ("claude_runner/turnstile.py", "if cost >= 1 and self._left < cost:", "if not self:"),
+    ),
+    off(
         "the agent's own headers pass the gateway",
         "tests/claude_runner/test_gateway.py::test_the_credential_is_swapped",
         ("claude_runner/headers.py", "if name.lower() in named or", "if named or"),

@@ -100,6 +100,25 @@ def huge() -> Any:
     ]
 
 
+def parts() -> Any:
+    """Bodies that cost their reader seconds and a gigabyte, some of them hung up on at once."""
+    costly = [body()[:-1] + b', "x": [' + part * 8_000_000 + b"1]}" for part in (b"[],", b"1,")]
+    return [*(ask("POST", "/v1/messages", data) for data in costly), *(hang_up(data) for data in costly)]
+
+
+def hang_up(data: bytes) -> tuple[int, str]:
+    way = socket.socket(socket.AF_UNIX)
+    way.connect(GATEWAY)
+    way.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(data))
+    try:
+        way.sendall(data)
+    except OSError as error:
+        return 0, type(error).__name__
+    finally:
+        way.close()
+    return 0, ""
+
+
 def flood() -> Any:
     """As many requests as thirty threads make in four seconds, then five hundred connections that say nothing."""
     answers: Counter[int] = Counter()

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -73,6 +74,28 @@ async def test_t11_a_huge_body_ends_at_the_gateway(agent: Agent) -> None:
     assert max(len(request.raw) for request in agent.model.requests) < LARGEST_BODY
     assert by_the_agent(agent) == []
     assert "all well" in await agent.say("echo all well"), "the gateway lives on"
+
+
+async def test_t11_a_body_of_endless_parts_holds_up_nobody(agent: Agent) -> None:
+    longest = 0.0
+
+    async def feel() -> None:
+        nonlocal longest
+        while True:
+            began = monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, monotonic() - began)
+
+    feeling = asyncio.create_task(feel())
+    try:
+        answers = await attacked(agent, "parts")
+    finally:
+        feeling.cancel()
+    assert {status for status, _said in answers} <= {0, 413, 429}
+    assert 413 in {status for status, _said in answers}
+    assert by_the_agent(agent) == []
+    assert longest < 0.5
+    assert "all well" in await agent.say("echo all well")
 
 
 async def test_t11_a_request_hidden_in_another_is_none(agent: Agent) -> None:
