@@ -65,7 +65,7 @@ class Place:
 
     @property
     def calls_offline(self) -> Path:
-        """The same, and all sockets to networks."""
+        """The same, all sockets to networks, and changes to other processes."""
         seccomp.program()
         return self.folder.parent.parent / CALLS_OFFLINE
 
@@ -129,7 +129,7 @@ class Folders:
         stage(Path("/bin/sh").resolve(), self.root / INIT)
         if platform.machine() in seccomp.AUDIT_ARCH:
             _keep(self.root / CALLS, seccomp.program())
-            _keep(self.root / CALLS_OFFLINE, seccomp.program(internet=False))
+            _keep(self.root / CALLS_OFFLINE, seccomp.program(walled=False))
 
     def socket(self, conversation: UUID) -> Path:
         return self.root / "s" / f"{conversation.hex}.sock"

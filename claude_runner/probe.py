@@ -12,13 +12,13 @@ from claude_runner.cli import stage_cli
 from claude_runner.errors import SandboxUnavailable
 from claude_runner.folders import Folders, Place
 from claude_runner.sandbox import Launch, inside, walled
-from claude_runner.spec import Finding, Proof, RunnerSettings, Tier
+from claude_runner.spec import OWN_UID, Finding, Proof, RunnerSettings, Tier
 
 # Each line of output is a probe's name, a tab, and the hole it found or nothing. Runs inside, with a shell and
-# coreutils. Arguments: a neighbour's folder and socket, a port that the host listens on, the host's namespaces, and
-# the CLI.
+# coreutils. Arguments: a neighbour's folder and socket, a socket of the runner's user, a port that the host listens
+# on, the host's namespaces, and the CLI.
 LOOK_AROUND = r"""
-neighbour=$1 socket=$2 port=$3 namespaces=$4 cli=$5
+neighbour=$1 socket=$2 users=$3 port=$4 namespaces=$5 cli=$6
 found() { printf '%s\t%s\n' "$1" "$2"; }
 while read -r name value; do status="$status $name$value "; done </proc/self/status
 has() { case "$status" in *" $1 "*) ;; *) return 1 ;; esac; }
@@ -72,19 +72,22 @@ found 'gateway sockets' "$(test -w "$socket" && echo "it opens a neighbour's soc
 known='GIT_CONFIG_NOSYSTEM|HOME|LANG|LOGNAME|OLDPWD|PATH|PWD|SHELL|SHLVL|TERM|TMPDIR|USER|_|'
 variables=$({ env; cat /proc/[0-9]*/environ 2>/dev/null | tr '\0' '\n'; } | cut -d= -f1 | sort -u)
 foreign=$(echo "$variables" | grep -vxE "$known" | head -5)
+found 'host sockets' "$(test -w "$users" && echo "it opens the sockets of the runner's user")"
 found environment "${foreign:+it reads the variables $(echo $foreign)}"
 """
 NAMES = (
     *("network", "loopback services", "metadata address", "shadow file", "user namespaces", "mount", "uid"),
     *("privileges", "system calls", "read-only system", "foreign processes", "namespaces"),
-    *("the CLI's memory", "own folders", "other conversations", "gateway sockets", "environment", "own uid"),
+    *("the CLI's memory", "own folders", "other conversations", "gateway sockets", "host sockets", "environment"),
+    OWN_UID,
 )
 # What a tier may lack and still be proved.
 LACKS: dict[Tier, frozenset[str]] = {
     Tier.BUBBLEWRAP_UID: frozenset(),
-    Tier.BUBBLEWRAP: frozenset({"own uid"}),
-    # Its processes stand beside the host's; without a uid of its own, sockets and the CLI's file belong to it.
-    Tier.LANDLOCK: frozenset({"own uid", "namespaces", "gateway sockets", "the CLI's memory"}),
+    Tier.BUBBLEWRAP: frozenset({OWN_UID}),
+    # Its processes stand beside the host's; without a uid of its own, sockets and the CLI's file belong to it, and
+    # it is for one tenant only (`Proof.parts_tenants`).
+    Tier.LANDLOCK: frozenset({OWN_UID, "namespaces", "gateway sockets", "host sockets", "the CLI's memory"}),
     Tier.NONE: frozenset(NAMES),
 }
 HINTS = {
@@ -149,8 +152,8 @@ def _prove(tier: Tier, settings: RunnerSettings) -> tuple[Finding, ...]:
 def findings_of(tier: Tier, settings: RunnerSettings) -> tuple[Finding, ...]:
     """What each probe finds in a sandbox of that tier. SandboxUnavailable if it does not start."""
     folders, cli = Folders(settings), stage_cli(settings)
-    with _visit(folders) as place, _visit(folders) as neighbour, _listening(neighbour) as port:
-        return _look_around(tier, place, neighbour, port, cli)
+    with _visit(folders) as place, _visit(folders) as neighbour, _listening(neighbour) as (users, port):
+        return _look_around(tier, place, neighbour, users, port, cli)
 
 
 @contextlib.contextmanager
@@ -165,30 +168,41 @@ def _visit(folders: Folders) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def _listening(neighbour: Place) -> Iterator[int]:
-    """What a neighbour and the host have: a gateway's socket and a service on loopback."""
-    with socket.socket(socket.AF_UNIX) as gateway, socket.socket(socket.AF_INET) as service:
-        gateway.bind(str(neighbour.socket))
+def _listening(neighbour: Place) -> Iterator[tuple[Path, int]]:
+    """What a neighbour and the host have: a gateway's socket, one of the runner's user, a service on loopback."""
+    own = neighbour.socket.with_suffix(".own")
+    with (
+        socket.socket(socket.AF_UNIX) as gateway,
+        socket.socket(socket.AF_UNIX) as users,
+        socket.socket(socket.AF_INET) as service,
+    ):
         try:
+            gateway.bind(str(neighbour.socket))
+            users.bind(str(own))
             neighbour.own(neighbour.socket)
             neighbour.socket.chmod(0o600)
+            own.chmod(0o600)
             service.bind(("127.0.0.1", 0))
             gateway.listen()
+            users.listen()
             service.listen()
-            yield service.getsockname()[1]
+            yield own, service.getsockname()[1]
         finally:
-            neighbour.socket.unlink()
+            neighbour.socket.unlink(missing_ok=True)
+            own.unlink(missing_ok=True)
 
 
-def _look_around(tier: Tier, place: Place, neighbour: Place, port: int, cli: Path) -> tuple[Finding, ...]:
+def _look_around(
+    tier: Tier, place: Place, neighbour: Place, users: Path, port: int, cli: Path
+) -> tuple[Finding, ...]:
     namespaces = " ".join(
         os.readlink(f"/proc/self/ns/{kind}") for kind in ("ipc", "mnt", "net", "pid", "user", "uts")
     )
     script = ["/bin/sh", "-c", LOOK_AROUND, "probe"]
-    seen = (neighbour.folder, neighbour.socket, port, namespaces, inside(tier, place, cli).cli)
+    seen = (neighbour.folder, neighbour.socket, users, port, namespaces, inside(tier, place, cli).cli)
     said = _run(walled(tier, place, cli, [*script, *map(str, seen)], {}), HINTS[tier])
     holes = dict(line.split("\t", 1) for line in said.splitlines() if "\t" in line)
-    holes["own uid"] = "" if place.uid is not None else "it runs under the runner's own uid"
+    holes[OWN_UID] = "" if place.uid is not None else "it runs under the runner's own uid"
     return tuple(
         Finding(name, holes.get(name) == "", holes.get(name, "the probe gave no answer")) for name in NAMES
     )

@@ -96,7 +96,27 @@ WATCHED = {
     "ioctl": (16, 29),
     "socket": (41, 198),
     "socketpair": (53, 199),
+    "prlimit64": (302, 261),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122),
+    "sched_setattr": (314, 274),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
 }
+# Which argument names the process; 0 is the caller itself. Where the host's processes have the same uid, others
+# are not an agent's to limit or to slow down. Programs that do so to threads of their own live without.
+PROCESS = {
+    "prlimit64": 0,
+    "sched_setparam": 0,
+    "sched_setscheduler": 0,
+    "sched_setaffinity": 0,
+    "sched_setattr": 0,
+    "setpriority": 1,
+    "ioprio_set": 1,
+}
+# What the argument before it says of it: all processes of a user, where 0 means one's own uid.
+WHOLE_USER = {"setpriority": 2, "ioprio_set": 3}
 # CLONE_NEW: TIME, NS, CGROUP, UTS, IPC, USER, PID, NET. In clone() the first is part of the exit signal.
 NEW_NAMESPACES = 0x7E020000
 NEW_TIME = 0x80
@@ -107,8 +127,9 @@ type Instruction = tuple[int, int, int, int]
 
 
 @cache
-def program(machine: str | None = None, *, internet: bool = True) -> bytes:
-    """The filter as an array of `struct sock_filter`. `internet=False` refuses IP sockets besides.
+def program(machine: str | None = None, *, walled: bool = True) -> bytes:
+    """The filter as an array of `struct sock_filter`. Where no namespaces wall it in (`walled=False`), IP sockets
+    are refused besides, and changes to other processes.
 
     Raises SandboxUnavailable for a `machine` (`uname -m`; None: this one) that it knows no numbers of.
     """
@@ -129,9 +150,13 @@ def program(machine: str | None = None, *, internet: bool = True) -> bytes:
         *_if(called["personality"], _one_of(0, (0, 0xFFFFFFFF), errno.EPERM)),
         *_if(called["ioctl"], [*_not(1, TIOCSTI), *_not(1, TIOCLINUX)]),
         *_if(called["socketpair"], _one_of(0, (UNIX,), errno.EAFNOSUPPORT)),
-        *_if(called["socket"], _sockets(internet)),
-        (RET, 0, 0, ALLOW),
+        *_if(called["socket"], _sockets(walled)),
     ]
+    if not walled:
+        for name, argument in PROCESS.items():
+            user = _not(0, WHOLE_USER[name]) if name in WHOLE_USER else []
+            code += _if(called[name], [*user, *_one_of(argument, (0,), errno.EPERM)])
+    code.append((RET, 0, 0, ALLOW))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 
@@ -142,8 +167,8 @@ def _of_this_machine(machine: str) -> list[Instruction]:
     return [*code, (JGT, 0, 1, NEWEST), _refuse(errno.ENOSYS)]
 
 
-def _sockets(internet: bool) -> list[Instruction]:
-    families = (UNIX, INET, INET6, NETLINK) if internet else (UNIX, NETLINK)
+def _sockets(walled: bool) -> list[Instruction]:
+    families = (UNIX, INET, INET6, NETLINK) if walled else (UNIX, NETLINK)
     only_routes = [*_load(2), (JEQ, 1, 0, 0), _refuse(errno.EPERM)]
     return [
         *_one_of(0, families, errno.EAFNOSUPPORT),

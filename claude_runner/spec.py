@@ -17,6 +17,9 @@ class Tier(StrEnum):
     NONE = "none"
 
 
+OWN_UID = "own uid"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What one probe found inside. `detail`: the hole in words, where it does not hold."""
@@ -36,6 +39,15 @@ class Proof:
     tier: Tier
     reason: str = ""
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def parts_tenants(self) -> bool:
+        """Whether conversations are kept from each other, and from all that is the runner's own.
+
+        Landlock guards no unix socket and no process by itself: that takes a uid of their own.
+        """
+        own_uid = any(finding.name == OWN_UID and finding.holds for finding in self.findings)
+        return self.tier in (Tier.BUBBLEWRAP_UID, Tier.BUBBLEWRAP) or (self.tier is Tier.LANDLOCK and own_uid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class Walls:
         self.tier = proof.tier
         self.reason = proof.reason
         self.findings = proof.findings
-        self.any_tenant = any_tenant or proof.tier is not Tier.NONE
+        self.any_tenant = any_tenant or proof.parts_tenants
         self.refuses = ""
         self._settings = settings
         self._proved = monotonic()

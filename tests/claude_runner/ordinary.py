@@ -31,7 +31,9 @@ from tests.uids import AS_ROOT, ORDINARY, become
 
 LOOK = (
     "run (env -i setsid sleep 4715 >/dev/null 2>&1 &) ; "
-    "id -u; cat /etc/shadow; ls /home; cat /proc/net/dev | tail -n +3"
+    "id -u; cat /etc/shadow; ls /home; cat /proc/net/dev | tail -n +3; "
+    "prlimit --pid RUNNER --core=0 && echo limited; renice -n 1 -p RUNNER && echo slowed; "
+    "renice -n 1 -u $(id -u) && echo slowed; true"
 )
 
 
@@ -43,17 +45,18 @@ async def _turn(folder: Path, cli: Path | None = None) -> dict[str, object]:
     settings = RunnerSettings(folder, cli_path=cli)
     proof = prove_tier(settings)
     pool = Pool(settings, proof.tier)
+    look = LOOK.replace("RUNNER", str(os.getpid()))
     output = ""
     outcome = ""
     async with ScriptedModel() as model:
         spec, account = LaunchSpec(str(uuid4()), "t"), Purse(Upstream("api_key", model.url, "key"))
-        async for event in pool.turn(spec, account, InMemorySessionStore(), LOOK, _allow):
+        async for event in pool.turn(spec, account, InMemorySessionStore(), look, _allow):
             if isinstance(event, ToolFinished):
                 output += event.output
             if isinstance(event, TurnEnd):
                 outcome = event.outcome
         await pool.stop_all()
-    told = {"uid": os.getuid(), "tier": proof.tier, "reason": proof.reason}
+    told = {"uid": os.getuid(), "tier": proof.tier, "reason": proof.reason, "parts_tenants": proof.parts_tenants}
     return told | {"output": output, "outcome": outcome, "left": _left()}
 
 

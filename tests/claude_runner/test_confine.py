@@ -80,7 +80,7 @@ def test_a_kernel_without_landlock_is_told(new_sandbox_dir: Callable[[], Path], 
 def test_landlock_lacks_only_what_is_stated(new_sandbox_dir: Callable[[], Path]) -> None:
     findings = findings_of(Tier.LANDLOCK, RunnerSettings(new_sandbox_dir()))
     holes = {finding.name for finding in findings if not finding.holds}
-    own = {"own uid", "gateway sockets", "the CLI's memory"}
+    own = {"own uid", "gateway sockets", "host sockets", "the CLI's memory"}
     assert holes == {"namespaces"} | (set() if AS_ROOT else own)
 
 
@@ -195,5 +195,7 @@ def test_an_ordinary_user_gets_it_too(
     assert seen["output"].split("\n")[0] == str(seen["uid"]) != "0"
     assert "/etc/shadow: Permission denied" in seen["output"]
     assert ("/proc/net/dev: Permission denied" in seen["output"]) is (lands is Tier.LANDLOCK)
+    assert not seen["parts_tenants"], "one uid is everybody's: unix sockets, signals"
+    assert ("limited" in seen["output"], "slowed" in seen["output"]) == (lands is Tier.NONE,) * 2
     assert seen["left"] == []
     assert _sleepers(4715) == []

@@ -245,6 +245,7 @@ def test_an_ordinary_user_gets_walls_too(new_sandbox_dir: Callable[[], Path]) ->
     assert seen["uid"] != 0
     assert seen["tier"] == Tier.BUBBLEWRAP
     assert seen["reason"] == f"{Tier.BUBBLEWRAP_UID}: {NEEDS_ROOT}"
+    assert seen["parts_tenants"]
     assert "1000" in seen["output"].split()
     assert "/etc/shadow: No such file" in seen["output"]
     assert seen["outcome"] == "completed"

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from claude_runner import SandboxUnavailable
-from claude_runner.seccomp import ALLOW, AUDIT_ARCH, KILL, NEWEST, REFUSE, REFUSED, WATCHED, program
+from claude_runner.seccomp import ALLOW, AUDIT_ARCH, KILL, NEWEST, PROCESS, REFUSE, REFUSED, WATCHED, program
 
 MACHINES = list(AUDIT_ARCH)
 
@@ -37,11 +37,11 @@ def machine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def asked(machine: str, name: str, *arguments: int, internet: bool = True) -> int:
+def asked(machine: str, name: str, *arguments: int, walled: bool = True) -> int:
     numbers = REFUSED.get(name) or WATCHED[name]
     number = numbers[MACHINES.index(machine)]
     assert number is not None
-    code = program(machine, internet=internet)
+    code = program(machine, walled=walled)
     return verdict(code, number, *arguments, arch=AUDIT_ARCH[machine])
 
 
@@ -86,9 +86,20 @@ def test_sockets_are_of_the_families_that_a_run_needs(machine: str) -> None:
     assert asked(machine, "socket", 16, 3, 9) == REFUSE | errno.EPERM  # netlink to the audit
     assert asked(machine, "socketpair", 1) == ALLOW
     assert asked(machine, "socketpair", 40) == refused
-    assert asked(machine, "socket", 2, internet=False) == refused
-    assert asked(machine, "socket", 10, internet=False) == refused
-    assert asked(machine, "socket", 1, internet=False) == ALLOW
+    assert asked(machine, "socket", 2, walled=False) == refused
+    assert asked(machine, "socket", 10, walled=False) == refused
+    assert asked(machine, "socket", 1, walled=False) == ALLOW
+
+
+def test_without_walls_other_processes_are_not_changed(machine: str) -> None:
+    refused = REFUSE | errno.EPERM
+    for name, argument in PROCESS.items():
+        others, oneself = [0] * argument + [4711], [0] * argument + [0]
+        assert asked(machine, name, *others) == ALLOW, "a process namespace has no others"
+        assert asked(machine, name, *oneself, walled=False) == ALLOW
+        assert asked(machine, name, *others, walled=False) == refused
+    assert asked(machine, "setpriority", 2, 0, walled=False) == refused, "0 is the runner's user"
+    assert asked(machine, "ioprio_set", 3, 0, walled=False) == refused
 
 
 def test_the_personality_may_only_be_asked_for(machine: str) -> None:

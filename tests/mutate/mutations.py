@@ -184,6 +184,18 @@ MUTATIONS = (
         ("claude_runner/cli.py", "CLOSED, SCRIPT = 0o111, 0o555", "CLOSED, SCRIPT = 0o555, 0o555"),
     ),
     off(
+        "Landlock without a uid of its own is taken for a wall between tenants",
+        "tests/security/test_t18_tiers.py::test_t18_landlock_takes_a_uid_of_its_own_to_be_a_wall_between_tenants"
+        " tests/claude_runner/test_confine.py::test_an_ordinary_user_gets_it_too",
+        ("claude_runner/spec.py", "self.tier is Tier.LANDLOCK and own_uid", "self.tier is Tier.LANDLOCK"),
+    ),
+    off(
+        "without namespaces an agent changes other processes",
+        "tests/claude_runner/test_confine.py::test_an_ordinary_user_gets_it_too"
+        " tests/claude_runner/test_seccomp.py::test_without_walls_other_processes_are_not_changed",
+        ("claude_runner/seccomp.py", "if not walled:\n        for name", "if False:\n        for name"),
+    ),
+    off(
         "a host's tier is not looked at when a turn is given out",
         "tests/security/test_t18_tiers.py::test_t18_a_turn_goes_to_no_host_below_its_tenants_least_tier",
         (

@@ -7,18 +7,20 @@ said to those who wait. `test_t18_walls.py` has the real runners.
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
-from claude_runner import Tier
+from claude_runner import Finding, Proof, RunnerSettings, Tier
 from conversations import leases
 from conversations.events import Wire
 from conversations.hosts import Said, say_alive
 from conversations.leases import Lease
 from conversations.models import Conversation, RunnerHost
+from conversations.proving import Walls
 from conversations.records import conversation_record
 from conversations.turns import Submitted, draft
 from conversations.waiting import Reason, explain_waiting
@@ -158,6 +160,25 @@ def test_t18_without_a_sandbox_a_host_works_for_the_oldest_tenant_alone(
     assert not is_given(alone, submitted)
     assert [event["reason"] for event in _explained(house, submitted)] == ["one_tenant"]
     assert is_given(live_host("none"), submitted)  # the operator says that it works for all
+
+
+@pytest.mark.parametrize(
+    ("tier", "own_uid", "for_all"),
+    [
+        (Tier.BUBBLEWRAP_UID, True, True),
+        (Tier.BUBBLEWRAP, False, True),
+        (Tier.LANDLOCK, True, True),
+        (Tier.LANDLOCK, False, False),
+        (Tier.NONE, True, False),
+    ],
+)
+def test_t18_landlock_takes_a_uid_of_its_own_to_be_a_wall_between_tenants(
+    tier: Tier, own_uid: bool, for_all: bool
+) -> None:
+    proof = Proof(tier, findings=(Finding("own uid", holds=own_uid, detail=""),))
+    settings = RunnerSettings(Path("/nowhere"))
+    assert Walls(settings, proof, any_tenant=False).any_tenant is for_all
+    assert Walls(settings, proof, any_tenant=True).any_tenant, "the operator says so"
 
 
 # What is said -----------------------------------------------------------------------------------------------
