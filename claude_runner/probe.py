@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from claude_runner.cli import stage_cli
-from claude_runner.errors import SandboxUnavailable
+from claude_runner.errors import EngineError, SandboxUnavailable
 from claude_runner.folders import Folders, Place
 from claude_runner.sandbox import Launch, inside, walled
 from claude_runner.spec import OWN_UID, Finding, Proof, RunnerSettings, Tier
@@ -75,10 +75,12 @@ foreign=$(echo "$variables" | grep -vxE "$known" | head -5)
 found 'host sockets' "$(test -w "$users" && echo "it opens the sockets of the runner's user")"
 found environment "${foreign:+it reads the variables $(echo $foreign)}"
 """
+# The one probe of what has to work: a full disk fails it too.
+OWN_FOLDERS = "own folders"
 NAMES = (
     *("network", "loopback services", "metadata address", "shadow file", "user namespaces", "mount", "uid"),
     *("privileges", "system calls", "read-only system", "foreign processes", "namespaces"),
-    *("the CLI's memory", "own folders", "other conversations", "gateway sockets", "host sockets", "environment"),
+    *("the CLI's memory", OWN_FOLDERS, "other conversations", "gateway sockets", "host sockets", "environment"),
     OWN_UID,
 )
 # What a tier may lack and still be proved.
@@ -118,16 +120,21 @@ def prove_tier(settings: RunnerSettings) -> Proof:
 
 
 def prove_again(settings: RunnerSettings, tier: Tier) -> tuple[str, tuple[Finding, ...]]:
-    """Whether a tier that was proved once still holds: ("", findings), or what is wrong with it, and findings.
+    """Whether a tier that was proved once still holds: ("", findings), or its holes in words, and findings.
 
-    Where the sandbox does not even start, every probe of it fails. Blocks as `prove_tier` does.
+    SandboxUnavailable where nobody could look: a full disk, a machine too busy to start anything. That says nothing
+    of sandboxes that stand. Blocks as `prove_tier` does.
     """
     try:
         findings = findings_of(tier, settings)
-    except (SandboxUnavailable, OSError) as error:
-        wrong = f"{tier}: {error}"
-        return wrong, tuple(Finding(name, holds=False, detail="the sandbox does not start") for name in NAMES)
-    return "; ".join(f"{hole.name}: {hole.detail}" for hole in _holes(tier, findings)), findings
+    except OSError as error:
+        raise SandboxUnavailable(f"{tier}: it could not be looked into: {error}") from error
+    except EngineError as error:
+        raise SandboxUnavailable(f"{tier}: {error}") from error
+    holes = _holes(tier, findings)
+    if [hole.name for hole in holes] == [OWN_FOLDERS]:
+        raise SandboxUnavailable(f"{tier}: {holes[0].detail}")
+    return "; ".join(f"{hole.name}: {hole.detail}" for hole in holes), findings
 
 
 def _holes(tier: Tier, findings: tuple[Finding, ...]) -> list[Finding]:

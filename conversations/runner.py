@@ -64,7 +64,7 @@ class Runner:
 
     def __init__(self, host: Host, settings: RunnerSettings) -> None:
         self.host = host
-        self.walls = Walls(settings, host.proof, host.any_tenant)
+        self.walls = Walls(settings, host.proof, host.any_tenant, host.prove_every)
         self.pool = Pool(settings, host.proof.tier, on_evict=self._evicted, addresses_of=model_addresses_of)
         self.recorder = Recorder(on_fenced=self._overtaken)
         self.leases: dict[UUID, Lease] = {}
@@ -270,7 +270,7 @@ class Runner:
 
     async def _watch_walls(self) -> None:
         while True:
-            await asyncio.sleep(self.host.prove_every)
+            await asyncio.sleep(self.walls.look_again_in)
             holds = await self.walls.prove()
             await asyncio.gather(self._say_alive(), *([] if holds else [self._stop_agents()]))
             self._look.set()

@@ -20,6 +20,7 @@ from claude_runner import (
     SandboxUnavailable,
     Tier,
     ToolFinished,
+    prove_again,
     prove_tier,
 )
 from claude_runner.cli import find_cli, stage_cli
@@ -135,6 +136,17 @@ def test_each_probe_answers_in_words_where_there_are_no_walls(new_sandbox_dir: C
     assert findings["own folders"].holds
     # Root's agents have uids of their own; whose agent shares the uid reads what all processes of it were given.
     assert findings["environment"].holds is AS_ROOT
+
+
+def test_what_could_not_be_looked_into_is_no_hole(new_sandbox_dir: Callable[[], Path]) -> None:
+    settings = RunnerSettings(new_sandbox_dir())
+    tier = prove_tier(settings).tier
+    assert prove_again(settings, tier)[0] == ""
+    folders = settings.sandbox_dir / "c"
+    folders.rmdir()
+    folders.touch()
+    with pytest.raises(SandboxUnavailable, match="could not be looked into"):
+        prove_again(settings, tier)
 
 
 async def test_a_tier_is_proved_again_beside_live_sandboxes(engine: Engine) -> None:

@@ -161,6 +161,29 @@ def test_t18_walls_that_fall_stop_every_agent_and_turns_wait_until_they_stand_ag
     assert runner.leave() == 0
 
 
+def test_t18_walls_that_can_not_be_looked_at_stop_nobody_for_a_while(
+    standing: Installation, walls: Walls, client: Client
+) -> None:
+    runner = standing.only_runners("one", PATH=walls.path, SANDBOX_TIER=STRONGEST, SANDBOX_PROVE_SECONDS="1")[
+        "one"
+    ]
+    with client.socket() as socket:
+        socket.say("slow 900 20")
+        socket.until_text(5)
+        walls.are(MISSING)
+        eventually(lambda: "does not start" in host(standing, "refuses"), 10)
+        socket.until_text(40)
+        assert len(claudes(runner)) == 1
+        waiting = client.begin()
+        client.submit("echo later", waiting)
+        eventually(lambda: waits_for(client, waiting) == "broken_sandbox", 15)
+        ended = socket.until_end(seconds=30)[-1]
+    assert (ended["type"], "sandbox" in ended["error"]["message"]) == ("turn.failed", True)
+    eventually(lambda: not claudes(runner), 5, "looked for in vain a dozen times")
+    walls.stand()
+    eventually(lambda: client.turns(waiting)[-1]["state"] == "completed", 20)
+
+
 def test_t18_a_tenant_that_asks_for_more_than_the_host_has_waits_for_a_better_one(
     standing: Installation, walls: Walls, client: Client
 ) -> None:
