@@ -1,6 +1,7 @@
 """The engine: a launch spec in, typed events out. Knows neither Django nor the other apps."""
 
 from claude_runner.cli import cli_version
+from claude_runner.descriptors import open_as_many_as_allowed
 from claude_runner.errors import CliMissing, EngineError, NoRoom, Refused, SandboxUnavailable, StartFailed
 from claude_runner.events import (
     Event,
@@ -65,6 +66,7 @@ __all__ = [
     "Upstream",
     "Usage",
     "cli_version",
+    "open_as_many_as_allowed",
     "prove_again",
     "prove_tier",
 ]

@@ -45,7 +45,7 @@ LARGEST_ANSWER = 64 << 20
 LARGEST_ERROR = 64 << 10
 IN_ONE_PIECE = 1 << 20
 BYTES_PER_TOKEN = 4
-MOST_CONNECTIONS = 64
+MOST_CONNECTIONS = 24
 # Seconds: between two connections, before an answer to who asks too often.
 PACE, PAUSE = 0.005, 1.0
 # Seconds for which leave that was asked for at a turn's begin holds for its first request.

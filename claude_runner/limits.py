@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
+from claude_runner import descriptors
 from claude_runner.census import Running
 from claude_runner.cgroup import Group
 from claude_runner.spec import Limits
@@ -157,7 +158,8 @@ def kernel_walls(limits: Limits, *, beside: int) -> list[str]:
     """The command before a command that gives it these limits. `beside`: what the kernel counts with its own."""
     file = _allowed(resource.RLIMIT_FSIZE, limits.file)
     processes = _allowed(resource.RLIMIT_NPROC, beside + int(limits.processes * BEHIND))
-    return ["/usr/bin/prlimit", f"--fsize={file}", "--core=0", f"--nproc={processes}", "--"]
+    walls = [f"--fsize={file}", "--core=0", f"--nproc={processes}", f"--nofile={descriptors.inside()}"]
+    return ["/usr/bin/prlimit", *walls, "--"]
 
 
 def _allowed(kind: int, wanted: int) -> int:

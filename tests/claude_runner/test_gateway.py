@@ -3,6 +3,7 @@
 import asyncio
 import io
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from claude_runner import Grant, Refused, Spending, Upstream
 from claude_runner.asked import MOST_PARTS
 from claude_runner.faults import upstream_fault
 from claude_runner.folders import Place
-from claude_runner.gateway import FRESH, Gateway
+from claude_runner.gateway import FRESH, MOST_CONNECTIONS, Gateway
 from claude_runner.turnstile import BURST, PER_SECOND
 from claude_runner.upstreams import Upstreams
 from tests.purse import Purse
@@ -412,6 +413,21 @@ async def test_who_asks_too_often_is_slowed_down_and_then_refused(line: Line) ->
     assert 16 <= statuses.count(200) <= BURST + PER_SECOND * (monotonic() - began)
     assert len(line.upstream.requests) == statuses.count(200)
     await asyncio.sleep(1)
+    assert (await line.post())[0] == 200
+
+
+async def test_silent_connections_wait_outside(line: Line) -> None:
+    place = line.gateway._place
+    assert place is not None
+    ways = [socket.socket(socket.AF_UNIX) for _ in range(60)]
+    try:
+        for way in ways:
+            way.connect(str(place.socket))
+        await asyncio.sleep(0.5)
+        assert 16 <= len(line.gateway._server.connections) <= MOST_CONNECTIONS <= 24
+    finally:
+        for way in ways:
+            way.close()
     assert (await line.post())[0] == 200
 
 

@@ -12,7 +12,15 @@ from typing import IO, Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from claude_runner import EngineError, Limits, RunnerSettings, Tier, cli_version, prove_tier
+from claude_runner import (
+    EngineError,
+    Limits,
+    RunnerSettings,
+    Tier,
+    cli_version,
+    open_as_many_as_allowed,
+    prove_tier,
+)
 from conversations.runner import Host, Runner
 from conversations.tasks import work_in_background
 from tenants.checks import assert_safe_database
@@ -55,6 +63,7 @@ class Command(BaseCommand):
                 settings.SANDBOX_PROVE_SECONDS,
                 settings.QUESTION_YIELDS_SECONDS,
             )
+            open_as_many_as_allowed()
             asyncio.run(_run(host, runner_settings))
 
 
