@@ -7,6 +7,7 @@ whoever made the pool is asked for each connection, and what they answer is conn
 import asyncio
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 
 import aiohttp
@@ -17,6 +18,8 @@ from yarl import URL
 # All addresses of a host and port, each fit to connect to; an OSError says in a sentence why there is none. Blocks.
 type AddressesOf = Callable[[str, int], list[str]]
 
+# Names at a time; seconds that a connection waits for one.
+MOST_LOOKUPS, RESOLVE_WITHIN = 64, 10.0
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
 
 
@@ -34,11 +37,12 @@ class Upstreams:
 
     def __init__(self, addresses_of: AddressesOf = any_address_of) -> None:
         self._addresses_of = addresses_of
+        self._resolver = _Resolver(addresses_of)
         self.session = aiohttp.ClientSession(
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=55, resolver=_Resolver(addresses_of), use_dns_cache=False
+                limit=0, keepalive_timeout=55, resolver=self._resolver, use_dns_cache=False
             ),
             skip_auto_headers=("User-Agent", "Content-Type", "Accept", "Accept-Encoding"),
             timeout=TIMEOUT,
@@ -61,16 +65,25 @@ class Upstreams:
 
     async def close(self) -> None:
         await self.session.close()
+        await self._resolver.close()
 
 
 class _Resolver(AbstractResolver):
+    """Threads of its own: a name server that does not answer holds up nobody but those who want that very name.
+
+    Nothing is kept: who asks while a name is looked up shares the answer, which was approved just then.
+    """
+
     def __init__(self, addresses_of: AddressesOf) -> None:
         self._addresses_of = addresses_of
+        self._threads = ThreadPoolExecutor(MOST_LOOKUPS, thread_name_prefix="names")
+        self._looking: dict[tuple[str, int], asyncio.Future[list[str]]] = {}
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        addresses = await asyncio.to_thread(self._addresses_of, host, port)
+        async with asyncio.timeout(RESOLVE_WITHIN):
+            addresses = await asyncio.shield(self._look_up(host, port))
         return [
             ResolveResult(
                 hostname=host,
@@ -83,5 +96,19 @@ class _Resolver(AbstractResolver):
             for address in addresses
         ]
 
+    def _look_up(self, host: str, port: int) -> asyncio.Future[list[str]]:
+        looking = self._looking.get((host, port))
+        if looking is None:
+            loop = asyncio.get_running_loop()
+            looking = loop.run_in_executor(self._threads, self._addresses_of, host, port)
+            self._looking[host, port] = looking
+            looking.add_done_callback(lambda done: self._found(host, port, done))
+        return looking
+
+    def _found(self, host: str, port: int, done: asyncio.Future[list[str]]) -> None:
+        del self._looking[host, port]
+        # Perhaps nobody waits for it any more.
+        _ = done.cancelled() or done.exception()
+
     async def close(self) -> None:
-        pass
+        self._threads.shutdown(wait=False, cancel_futures=True)

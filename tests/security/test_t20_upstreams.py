@@ -4,9 +4,11 @@ import asyncio
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from time import monotonic
 
 import aiohttp
 import pytest
@@ -175,6 +177,35 @@ async def test_t20_what_was_approved_is_what_is_connected_to(listener: Listener,
     assert (await ask(f"http://nobody.has.this.name.invalid:{listener.port}"))[0] == 200
     assert asked == [("nobody.has.this.name.invalid", listener.port)]
     assert listener.connections == 1
+
+
+async def test_t20_a_name_server_that_does_not_answer_holds_up_nobody_else(
+    listener: Listener, new_way: NewWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("claude_runner.upstreams.RESOLVE_WITHIN", 2.0)
+    answers = threading.Event()
+    asked: list[str] = []
+
+    def addresses_of(host: str, _port: int) -> list[str]:
+        asked.append(host)
+        if host.endswith(".slow.example"):
+            answers.wait(30)
+        return ["127.0.0.1"]
+
+    ask = await new_way(addresses_of)
+    slow = [asyncio.create_task(ask(f"http://{n % 9}.slow.example:{listener.port}")) for n in range(14)]
+    try:
+        await asyncio.sleep(0.3)
+        began = monotonic()
+        assert (await ask(f"http://quick.example:{listener.port}"))[0] == 200
+        await asyncio.to_thread(lambda: None)
+        assert monotonic() - began < 1, "others' names, and all else that needs a thread"
+        statuses = [status for status, _said in await asyncio.gather(*slow)]
+        assert monotonic() - began < 6
+        assert set(statuses) == {502}
+        assert len(asked) == len(set(asked)), "each name once, however many want it"
+    finally:
+        answers.set()
 
 
 async def test_t20_a_redirect_leads_nowhere(listener: Listener, new_way: NewWay) -> None:
