@@ -11,10 +11,11 @@ SANDBOX_DIR/            0711, ours
         home/  workspace/  config/
 """
 
+import errno
 import hashlib
 import os
 import platform
-import shutil
+import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,8 +99,11 @@ class Place:
         self.own(path)
 
     def fresh_config(self) -> None:
-        """Empty the CLI's own folder: what a process starts from is never what an agent left there."""
-        shutil.rmtree(self.config, ignore_errors=True)
+        """Empty the CLI's own folder: what a process starts from is never what an agent left there.
+
+        Blocks; OSError where anything is left.
+        """
+        _delete(self.config)
         self.make(self.config)
 
 
@@ -177,22 +181,32 @@ class Folders:
         folder = self.folder(UUID(conversation))
         if folder.exists():
             uid = folder.stat().st_uid
-            try:
-                shutil.rmtree(folder)
-            except PermissionError:
-                _open(folder)
-                shutil.rmtree(folder)
+            _delete(folder)
             self._taken.discard(uid)
 
 
-def _open(folder: Path) -> None:
-    """An agent may have closed folders even to its own user; root needs no leave. Follows no link."""
-    folder.chmod(0o700)
-    for path, folders, _files in os.walk(folder):
-        for name in folders:
-            inner = Path(path) / name
-            if not inner.is_symlink():
-                inner.chmod(0o700)
+def _delete(path: Path) -> None:
+    """Whatever an agent has made of it: follows no link, and holds few files open however deep it is."""
+    if not os.path.lexists(path):
+        return
+    _run("rm", "-rf", path)
+    if os.path.lexists(path):
+        # It may have closed folders even to its own user; root needs no leave.
+        _run("chmod", "-R", "u+rwx", path)
+        _run("rm", "-rf", path)
+    if os.path.lexists(path):
+        raise OSError(errno.ENOTEMPTY, "what an agent left there could not be deleted", str(path))
+
+
+def _run(program: str, how: str, *rest: str | Path) -> None:
+    """A program of its own, so that a large tree costs no time of the event loop's interpreter."""
+    subprocess.run(
+        [f"/bin/{program}", how, *rest[:-1], "--", rest[-1]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
 
 
 def _keep(path: Path, content: bytes) -> None:

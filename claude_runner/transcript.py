@@ -1,5 +1,6 @@
 """The CLI's memory of a conversation: the store is the truth, the local file is rebuilt at each start."""
 
+import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 
 from claude_agent_sdk import SessionStore
 
+from claude_runner.child import uncancelled
 from claude_runner.folders import Place
 
 # Every sandbox works at /workspace, so the key is the same on every host and tier.
@@ -25,18 +27,23 @@ class Memory:
 
 
 async def restore(store: SessionStore, session: str, place: Place, workspace: Path) -> Memory:
-    """Write what the store has of the session into the place's fresh config."""
+    """Write what the store has of the session into the place's fresh config. OSError where that is not possible.
+
+    In threads, for what an agent left may be hundreds of thousands of files; never cut off, or a thread would go on
+    writing below the next process.
+    """
     entries = await store.load({"project_key": PROJECT_KEY, "session_id": session})
-    place.fresh_config()
+    await uncancelled(asyncio.to_thread(place.fresh_config))
     if not entries:
         return Memory(found=False)
     project = place.config / "projects" / _folder_name(workspace)
-    _write(place, project / f"{session}.jsonl", entries)
+    await uncancelled(asyncio.to_thread(_write, place, project / f"{session}.jsonl", entries))
     for subpath in await _subkeys(store, session):
         key = {"project_key": PROJECT_KEY, "session_id": session, "subpath": subpath}
         loaded = await store.load(key)  # type: ignore[arg-type]
-        _write_agent(place, project / session / f"{subpath}.jsonl", loaded or [])
-    return _memory(entries)
+        path = project / session / f"{subpath}.jsonl"
+        await uncancelled(asyncio.to_thread(_write_agent, place, path, loaded or []))
+    return await asyncio.to_thread(_memory, entries)
 
 
 def _memory(entries: Iterable[Any]) -> Memory:

@@ -6,12 +6,15 @@ from uuid import UUID
 from claude_agent_sdk import SessionKey, SessionStore, SessionStoreEntry, fold_session_summary
 from claude_agent_sdk.types import SessionListSubkeysKey, SessionStoreListEntry, SessionSummaryEntry
 from django.db import connection
-from django.db.models import Max
+from django.db.models import Func, IntegerField, Max, Sum
 from django.utils.translation import gettext as _
 
+from claude_runner import StartFailed
 from conversations.models import TranscriptEntry
 from tenants.context import in_tenant
 
+# Bytes of one session, or of one subagent's: all of it is read when a process starts.
+LARGEST = 256 << 20
 # The shared lock holds off a takeover until this is stored; the epoch tells whether one came before.
 APPEND = """
 WITH held AS (
@@ -79,16 +82,23 @@ class TranscriptStore(SessionStore):
             )
 
     def _load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
-        rows = (
-            TranscriptEntry.objects.filter(
-                conversation=self.conversation,
-                project_key=key["project_key"],
-                session_id=key["session_id"],
-                subpath=key.get("subpath") or "",
-            )
-            .order_by("id")
-            .values_list("entry", flat=True)
+        entries = TranscriptEntry.objects.filter(
+            conversation=self.conversation,
+            project_key=key["project_key"],
+            session_id=key["session_id"],
+            subpath=key.get("subpath") or "",
         )
+        size = (
+            entries.aggregate(size=Sum(Func("entry", function="octet_length", output_field=IntegerField())))[
+                "size"
+            ]
+            or 0
+        )
+        if size > LARGEST:
+            raise StartFailed(
+                _("The memory of this conversation has grown too large to be read. Start a new conversation.")
+            )
+        rows = entries.order_by("id").values_list("entry", flat=True)
         return [json.loads(entry) for entry in rows] or None
 
     def _list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:

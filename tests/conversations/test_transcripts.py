@@ -6,6 +6,7 @@ import pytest
 from claude_agent_sdk import SessionKey
 from claude_agent_sdk.testing import run_session_store_conformance
 
+from claude_runner import StartFailed
 from conversations.models import Conversation
 from conversations.transcripts import Fenced, TranscriptStore
 from conversations.turns import draft
@@ -35,6 +36,17 @@ async def test_an_entry_with_a_uuid_is_kept_once(caller: Caller) -> None:
     await store.append(KEY, [{"type": "user", "uuid": "u1"}])
     await store.append(KEY, [{"type": "user", "uuid": "u1"}, {"type": "mode"}, {"type": "mode"}])
     assert await store.load(KEY) == [{"type": "user", "uuid": "u1"}, {"type": "mode"}, {"type": "mode"}]
+
+
+async def test_a_memory_that_is_too_large_to_be_read_is_told(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await a_store(caller)
+    await store.append(KEY, [{"type": "user", "text": "x" * 1000}] * 3)
+    assert len(await store.load(KEY) or []) == 3
+    monkeypatch.setattr("conversations.transcripts.LARGEST", 2000)
+    with pytest.raises(StartFailed, match="Start a new conversation"):
+        await store.load(KEY)
 
 
 async def test_an_entry_keeps_characters_that_jsonb_refuses(caller: Caller) -> None:
