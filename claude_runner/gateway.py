@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from claude_runner.asked import Asked
 from claude_runner.errors import Refused
@@ -31,6 +32,9 @@ from claude_runner.upstreams import Upstreams
 from claude_runner.usage import Reading
 
 logger = logging.getLogger(__name__)
+# What an agent sends that is no HTTP would be a traceback in the log each time.
+SILENT = logging.getLogger(f"{__name__}.requests")
+SILENT.disabled = True
 
 MESSAGES = "/v1/messages"
 COUNT = "/v1/messages/count_tokens"
@@ -102,6 +106,7 @@ class Gateway:
             request_factory=_request,
             handler_cancellation=True,
             access_log=None,
+            logger=SILENT,
         )
         self._listening: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -181,6 +186,12 @@ class Gateway:
         except Refused as refused:
             self.meter.refusal = Refusal(refused.status, refused.type, str(refused), ours=True)
             return _error(refused.status, refused.type, str(refused))
+        except (web.RequestPayloadError, HttpProcessingError, OSError):
+            return _error(400, "invalid_request_error", "The request broke off, or is none.")
+        except Exception:
+            # A border: a mistake of ours is told here, since what aiohttp says of requests is not.
+            logger.exception("a request broke")
+            return _error(500, "api_error", "Something went wrong in the runner; its log has more.")
         finally:
             self.meter.stop()
             self._turnstile.leave()

@@ -416,6 +416,32 @@ async def test_who_asks_too_often_is_slowed_down_and_then_refused(line: Line) ->
     assert (await line.post())[0] == 200
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x00\x01garbage\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n",
+        b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nxx",
+        b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 20\r\n\r\nx",
+    ],
+)
+async def test_what_is_no_request_is_refused_and_fills_no_log(
+    line: Line, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    place = line.gateway._place
+    assert place is not None
+    reader, writer = await asyncio.open_unix_connection(str(place.socket))
+    writer.write(sent)
+    writer.write_eof()
+    said = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    assert said == b"" or b" 400 " in said.split(b"\r\n")[0]
+    assert line.upstream.requests == []
+    assert caplog.text == ""
+
+
 async def test_silent_connections_wait_outside(line: Line) -> None:
     place = line.gateway._place
     assert place is not None
