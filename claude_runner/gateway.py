@@ -165,13 +165,14 @@ class Gateway:
             self._leave = None
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Let requests pass for what the CLI itself is told to do between turns."""
-        former, self._open = self._open, True
+    def opened(self, account: Account | None) -> Iterator[None]:
+        """Let requests pass for what the CLI itself is told to do, on this account; None: on the running turn's."""
+        former = self._open, self._account
+        self._open, self._account = True, account or self._account
         try:
             yield
         finally:
-            self._open = former
+            self._open, self._account = former
 
     # A request
 

@@ -136,15 +136,15 @@ class Pool:
             await process.stop(gently=False)
 
     async def set_model(self, conversation: str, value: str | None) -> None:
-        """Takes effect at once; a conversation without a live process has nothing to change."""
+        """Takes effect at once in a running turn; the next one asks for it by itself, on its own account."""
         process = self._processes.get(conversation)
-        if process is not None and process.ready:
+        if process is not None and process.busy:
             await process.adopt(replace(process.spec, model=value))
 
     async def set_permission_mode(self, conversation: str, value: str) -> None:
-        """Takes effect at once; a conversation without a live process has nothing to change."""
+        """Takes effect at once in a running turn; the next one asks for it by itself."""
         process = self._processes.get(conversation)
-        if process is not None and process.ready:
+        if process is not None and process.busy:
             await process.adopt(replace(process.spec, permission_mode=value))
 
     async def stop(self, conversation: str, *, gently: bool = True) -> None:
@@ -194,7 +194,7 @@ class Pool:
     async def _process(self, spec: LaunchSpec, account: Account, store: SessionStore) -> Process:
         """The conversation's process as `spec` wants it, perhaps still to be started."""
         while process := self._processes.get(spec.conversation):
-            if process.alive and await self._suits(process, spec):
+            if process.alive and await self._suits(process, spec, account):
                 return process
             await process.stop()
         await self._make_room()
@@ -205,12 +205,12 @@ class Pool:
         self._processes[spec.conversation] = process
         return process
 
-    async def _suits(self, process: Process, spec: LaunchSpec) -> bool:
+    async def _suits(self, process: Process, spec: LaunchSpec, account: Account) -> bool:
         if process.spec == spec:
             return True
         if not process.ready:
             await process.start()
-        return await process.adopt(spec)
+        return await process.adopt(spec, account)
 
     async def _make_room(self) -> None:
         deadline = monotonic() + self._settings.start_within

@@ -296,13 +296,16 @@ class Process:
             logger.warning("%s did not obey an interrupt: %r", self.spec.conversation, error)
             await self.stop(gently=False)
 
-    async def adopt(self, spec: LaunchSpec) -> bool:
-        """Become what `spec` asks for without a restart; False when that takes a new process."""
+    async def adopt(self, spec: LaunchSpec, account: Account | None = None) -> bool:
+        """Become what `spec` asks for without a restart; False when that takes a new process.
+
+        What the CLI asks its model for it is on `account`, or on the running turn's.
+        """
         if dataclasses.replace(self.spec, model=spec.model, permission_mode=spec.permission_mode) != spec:
             return False
         try:
             # The CLI asks its model's server whether it takes a new model.
-            with self._gateway.opened():
+            with self._gateway.opened(account):
                 async with asyncio.timeout(ADOPT_WITHIN):
                     if self.spec.model != spec.model:
                         await self._client.set_model(spec.model)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,7 @@ from claude_runner import (
     Usage,
 )
 from claude_runner.scripted_model import ScriptedModel
+from tests.purse import Purse
 
 from .conftest import SECRET, Engine, NewEngine, allow, command_of, eventually
 
@@ -317,6 +319,18 @@ async def test_model_and_mode_change_on_the_live_process(engine: Engine, model: 
     said = await accepting.say("write a.txt: unasked", _nobody)
     assert [finished.is_error for finished in said.of(ToolFinished)] == [False]
     assert engine.process_ids() == before
+
+
+async def test_what_a_change_of_model_costs_is_on_the_account_of_the_turn_that_wants_it(
+    engine: Engine,
+) -> None:
+    await engine.say("echo mine")
+    first, before = engine.account, engine.account.admitted
+    await engine.pool.set_model(engine.spec.conversation, "claude-opus-5-5")
+    theirs = replace(engine.about(model="claude-sonnet-5"), account=Purse(first.upstream))
+    assert (await theirs.say("echo theirs")).text == "theirs"
+    assert theirs.account.admitted >= 2, "the change, and the answer"
+    assert first.admitted == before
 
 
 async def _nobody(_question: Question) -> Answer:
