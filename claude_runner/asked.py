@@ -34,6 +34,14 @@ class Asked:
         return named[0][1]
 
     @cached_property
+    def unseen(self) -> int:
+        """Tokens that its server may write though nobody waits: all that were allowed, unless it streams them."""
+        if [value for name, value in self._fields if name == "stream"] == [True]:
+            return 0
+        allowed = [value for name, value in self._fields if name == "max_tokens" and type(value) is _Number]
+        return max((int(value) for value in allowed if value.isdecimal() and len(value) < 10), default=0)
+
+    @cached_property
     def _fields(self) -> tuple[tuple[str, Any], ...]:
         try:
             # Objects become tuples of pairs, so that a name which stands twice is seen; numbers stay as written,

@@ -286,22 +286,23 @@ class _Exchange:
                 self._status = answer.status
                 if answer.status >= 300:
                     return await self._refused(answer, upstream)
-                self._read_along(request, answer, body)
+                self._read_along(request, answer, asked)
                 return await self._stream(request, answer)
         except asyncio.CancelledError:
             if sent and self._status == 0 and request.path == MESSAGES:
                 # Its server works on it, whether or not anybody waits for the answer.
-                self._reading = Reading(len(body))
+                self._reading = Reading(len(body), unseen=asked.unseen)
             raise
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return self._unreachable(upstream, error)
         finally:
             self._settle(asked)
 
-    def _read_along(self, request: web.BaseRequest, answer: aiohttp.ClientResponse, body: bytes) -> None:
+    def _read_along(self, request: web.BaseRequest, answer: aiohttp.ClientResponse, asked: Asked) -> None:
         if request.path == MESSAGES:
             streamed = answer.content_type == "text/event-stream"
-            self._reading = Reading(len(body), streamed=streamed)
+            unseen = 0 if streamed else asked.unseen
+            self._reading = Reading(len(asked.body), streamed=streamed, unseen=unseen)
 
     def _settle(self, asked: Asked) -> None:
         model, tokens = self._reading.result() if self._reading is not None else ("", None)
@@ -321,6 +322,7 @@ class _Exchange:
                 if reading.passed > LARGEST_ANSWER:
                     raise aiohttp.ClientPayloadError("it has no end")
                 await response.write(chunk)
+            reading.whole()
             await response.write_eof()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # The answer broke off; a clean end here would pass it off as whole.

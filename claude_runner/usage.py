@@ -18,9 +18,13 @@ ASKED_BYTES, STREAMED_BYTES = 4, 20
 
 
 class Reading:
-    """`asked`: bytes of the request; `streamed`: whether the answer is server-sent events, or one document."""
+    """`asked`: bytes of the request; `streamed`: whether the answer is server-sent events, or one document.
 
-    def __init__(self, asked: int, *, streamed: bool = True) -> None:
+    `unseen`: what may have been written though it did not come here; none once the answer was `whole()`.
+    """
+
+    def __init__(self, asked: int, *, streamed: bool = True, unseen: int = 0) -> None:
+        self._unseen = unseen
         self._asked = asked
         self._streamed = streamed
         self._head = bytearray()
@@ -35,6 +39,9 @@ class Reading:
         self._kept += len(chunk)
         while self._kept - len(self._tail[0]) >= (TAIL if self._streamed else DOCUMENT):
             self._kept -= len(self._tail.popleft())
+
+    def whole(self) -> None:
+        self._unseen = 0
 
     def result(self) -> tuple[str, Tokens]:
         """The model's name as its server gave it ('' if it did not), and the count."""
@@ -58,7 +65,7 @@ class Reading:
         written, output = counted("cache_creation_input_tokens"), counted("output_tokens")
         return Tokens(
             input=counted("input_tokens") if usage else self._asked // ASKED_BYTES,
-            output=output if ended else max(output, self.passed // STREAMED_BYTES),
+            output=output if ended else max(output, self.passed // STREAMED_BYTES, self._unseen),
             cache_read=counted("cache_read_input_tokens"),
             cache_write=written,
             cache_write_1h=min(counted("ephemeral_1h_input_tokens", created), written)

@@ -35,6 +35,7 @@ class Recorder:
         self.requests: list[web.BaseRequest] = []
         self.bodies: list[bytes] = []
         self.hung_up = asyncio.Event()
+        self.slow = False
         self.answer: Callable[[web.BaseRequest], web.Response] = lambda _request: web.json_response({})
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -42,6 +43,8 @@ class Recorder:
         self.bodies.append(b"".join([part async for part in request.content.iter_any()]))
         if self.bodies[-1] in (STREAM, CUT):
             return await self._stream(request)
+        if self.slow:
+            await asyncio.sleep(2)
         return self.answer(request)
 
     async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -397,6 +400,39 @@ async def test_an_answer_that_is_hung_up_on_is_counted(line: Line) -> None:
     await asyncio.sleep(0.1)
     [spending] = line.account.settled
     assert (spending.status, spending.tokens is not None and spending.tokens.exact) == (200, False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "counted"),
+    [
+        (b'{"max_tokens": 32000, "stream": false}', 32000),
+        (b'{"max_tokens": 32000}', 32000),
+        (b'{"max_tokens": 7, "max_tokens": 32000, "stream": true, "stream": false}', 32000),
+        (b'{"max_tokens": 32000, "stream": true}', 0),
+    ],
+)
+async def test_a_document_that_is_hung_up_on_counts_all_that_was_allowed(
+    line: Line, asked: bytes, counted: int
+) -> None:
+    line.upstream.slow = True
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await line.post(data=asked)
+    await asyncio.sleep(0.1)
+    [spending] = line.account.settled
+    assert spending.tokens is not None
+    assert (spending.tokens.output, spending.tokens.exact) == (counted, False)
+
+
+async def test_a_document_that_came_whole_counts_what_it_says(line: Line) -> None:
+    line.upstream.answer = lambda _request: web.json_response({"usage": {"output_tokens": 5}})
+    await line.post(data=b'{"max_tokens": 32000}')
+    line.upstream.answer = lambda _request: web.json_response({"text": "x" * 200})
+    await line.post(data=b'{"max_tokens": 32000}')
+    await asyncio.sleep(0.1)
+    outputs = [spending.tokens.output for spending in line.account.settled if spending.tokens]
+    assert outputs[0] == 5
+    assert 10 <= outputs[1] < 20
 
 
 async def test_an_answer_without_an_end_is_broken_off(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
