@@ -42,9 +42,9 @@ async def test_a_memory_that_is_too_large_to_be_read_is_told(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = await a_store(caller)
-    await store.append(KEY, [{"type": "user", "text": "x" * 1000}] * 3)
+    await store.append(KEY, [{"type": "user", "uuid": "x" * 70 + str(n)} for n in range(3)])
     assert len(await store.load(KEY) or []) == 3
-    monkeypatch.setattr("conversations.transcripts.LARGEST", 2000)
+    monkeypatch.setattr("conversations.transcripts.LARGEST", 200)
     with pytest.raises(StartFailed, match="Start a new conversation"):
         await store.load(KEY)
 

@@ -193,7 +193,7 @@ async def test_t20_a_name_server_that_does_not_answer_holds_up_nobody_else(
         return ["127.0.0.1"]
 
     ask = await new_way(addresses_of)
-    slow = [asyncio.create_task(ask(f"http://{n % 9}.slow.example:{listener.port}")) for n in range(14)]
+    slow = [asyncio.ensure_future(ask(f"http://{n % 9}.slow.example:{listener.port}")) for n in range(14)]
     try:
         await asyncio.sleep(0.3)
         began = monotonic()
