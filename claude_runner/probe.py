@@ -80,7 +80,14 @@ OWN_FOLDERS = "own folders"
 NAMES = (
     *("network", "loopback services", "metadata address", "shadow file", "user namespaces", "mount", "uid"),
     *("privileges", "system calls", "read-only system", "foreign processes", "namespaces"),
-    *("the CLI's memory", OWN_FOLDERS, "other conversations", "gateway sockets", "host sockets", "environment"),
+    *(
+        "the CLI's memory",
+        OWN_FOLDERS,
+        "other conversations",
+        "gateway sockets",
+        "host sockets",
+        "environment",
+    ),
     OWN_UID,
 )
 # What a tier may lack and still be proved.

@@ -56,7 +56,12 @@ async def _turn(folder: Path, cli: Path | None = None) -> dict[str, object]:
             if isinstance(event, TurnEnd):
                 outcome = event.outcome
         await pool.stop_all()
-    told = {"uid": os.getuid(), "tier": proof.tier, "reason": proof.reason, "parts_tenants": proof.parts_tenants}
+    told = {
+        "uid": os.getuid(),
+        "tier": proof.tier,
+        "reason": proof.reason,
+        "parts_tenants": proof.parts_tenants,
+    }
     return told | {"output": output, "outcome": outcome, "left": _left()}
 
 
