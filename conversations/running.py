@@ -103,6 +103,7 @@ class RunningTurn:
                     await self._end(event.type, event.data())
                     return
                 self._recorder.record(self.lease, self.claim.turn, event.type, event.data())
+                await self._recorder.room(self.claim.conversation)
                 if isinstance(event, ToolFinished):
                     await self._note_files()
 

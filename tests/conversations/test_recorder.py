@@ -1,18 +1,20 @@
 """The recorder, on the real database: what it takes is stored once, and nobody pays for somebody else's events."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
+from uuid import UUID, uuid4
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conversations.leases import Lease
-from conversations.recorder import DEEPEST, Recorder, storable
+from conversations.recorder import BATCH_BYTES, DEEPEST, MOST_WAITING, Recorder, storable
 from tests.cast import House, Person
 from tests.conversations.stage import Hands, events_of, kinds, say
+from tests.servers import TestServers
 
 ENDED = {"stop_reason": "end_turn", "usage": {}, "cost_usd": 0.0, "timing": {}}
 
@@ -80,6 +82,67 @@ async def test_what_can_never_be_stored_costs_its_own_turn_only(house: House, st
     assert lost == [theirs.lease]
     said = await asyncio.to_thread(events_of, house.member.caller, ours.claim.conversation)
     assert kinds(said)[-2:] == ["text.delta", "turn.completed"]
+
+
+@contextmanager
+def failing(servers: TestServers, conversation: UUID) -> Iterator[None]:
+    """The database fails, as if it might work the next time, at whatever this conversation says."""
+    with servers.as_admin() as admin:
+        admin.execute(
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '40001'; END $$"
+        )
+        admin.execute(
+            "CREATE TRIGGER fail BEFORE INSERT ON conversations_event FOR EACH ROW "
+            f"WHEN (NEW.conversation_id = '{conversation}') EXECUTE FUNCTION fail()"
+        )
+        try:
+            yield
+        finally:
+            admin.execute("DROP FUNCTION fail CASCADE")
+
+
+async def test_what_fails_again_and_again_holds_up_nobody_else(
+    house: House, stranger: Person, servers: TestServers
+) -> None:
+    ours = await asyncio.to_thread(lambda: Hands.claiming(say(house.member.caller)))
+    theirs = await asyncio.to_thread(lambda: Hands.claiming(say(stranger.caller)))
+    with failing(servers, theirs.claim.conversation):
+        async with recording() as (recorder, lost), asyncio.timeout(10):
+            refused = asyncio.create_task(
+                recorder.record_last(theirs.lease, theirs.claim.turn, "turn.completed", ENDED)
+            )
+            assert await recorder.record_last(ours.lease, ours.claim.turn, "turn.completed", ENDED)
+            assert not refused.done()
+            assert not await refused
+    assert lost == [theirs.lease]
+
+
+async def test_a_conversation_waits_while_too_much_of_it_is_not_stored(house: House) -> None:
+    hands = await asyncio.to_thread(lambda: Hands.claiming(say(house.member.caller)))
+    recorder = Recorder(on_fenced=lambda _lease: None)
+    for block in range(4):
+        await asyncio.wait_for(recorder.room(hands.claim.conversation), 1)
+        said = {"block": block, "text": "x" * (MOST_WAITING // 4)}
+        recorder.record(hands.lease, hands.claim.turn, "text.delta", said)
+    waits = asyncio.create_task(recorder.room(hands.claim.conversation))
+    await asyncio.wait_for(recorder.room(uuid4()), 1)
+    await asyncio.sleep(0.1)
+    assert not waits.done()
+    running = asyncio.create_task(recorder.run())
+    await asyncio.wait_for(waits, 10)
+    running.cancel()
+
+
+async def test_a_write_takes_no_more_than_the_database_likes(house: House) -> None:
+    hands = await asyncio.to_thread(lambda: Hands.claiming(say(house.member.caller)))
+    recorder = Recorder(on_fenced=lambda _lease: None)
+    for block in range(5):
+        said = {"block": block, "text": "x" * (3 << 20)}
+        recorder.record(hands.lease, hands.claim.turn, "text.delta", said)
+    assert [len(recorder._next_batch()) for _ in range(4)] == [2, 2, 1, 0]
+    recorder.record(hands.lease, hands.claim.turn, "text.delta", {"block": 9, "text": "x" * BATCH_BYTES})
+    assert len(recorder._next_batch()) == 1
 
 
 async def test_what_models_and_tools_write_is_stored_as_well_as_it_can_be(house: House) -> None:
