@@ -26,6 +26,7 @@ logger = logging.getLogger("parley.tasks")
 DRAFTS_LIVE = timedelta(days=1)
 EVENTS_STAY_LOOSE = timedelta(days=1)
 CONVERSATIONS_A_RUN = 100
+REST_SECONDS = 1.0
 DELETING = "delete_tenant"
 TRIES = RetryStrategy(max_attempts=10, exponential_wait=3)  # the last after a day
 
@@ -98,13 +99,22 @@ async def job_queue() -> AsyncIterator[App]:
         yield working
 
 
+async def _work(working: App) -> None:
+    """A worker ends with the first outage of the database, and says so to nobody: another one takes over."""
+    while True:
+        try:
+            await working.run_worker_async(install_signal_handlers=False, concurrency=2, wait=True)
+        except Exception:
+            # A border: whatever it was, the next one may fare better.
+            logger.exception("Background work ended and begins anew")
+        await asyncio.sleep(REST_SECONDS)
+
+
 @asynccontextmanager
 async def work_in_background() -> AsyncIterator[None]:
     """Run procrastinate's worker as long as the context is open."""
     async with job_queue() as working:
-        worker = asyncio.create_task(
-            working.run_worker_async(install_signal_handlers=False, concurrency=2, wait=True)
-        )
+        worker = asyncio.create_task(_work(working))
         try:
             yield
         finally:

@@ -38,7 +38,7 @@ SECRET_FIELD = "credential.secret"
 SLUG = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"
 NOTED_EVERY = timedelta(minutes=1)
 LONGEST_LIFE = timedelta(days=3653)
-MOST_KEYS = 200
+MOST_KEYS = 50
 
 
 class ClockTimestamp(models.Func):
@@ -343,7 +343,7 @@ class CredentialQuerySet(models.QuerySet["Credential"]):
         caller.require(Action.SEE_CREDENTIALS)
         rows = self.usable_by(caller.member_id).select_related("tenant")
         if writing:
-            Tenant.objects.for_sealing(caller.tenant_id)
+            _tenant_of_member(caller)
             rows = rows.select_for_update(of=("self",))
         row = rows.filter(id=uuid_of(credential)).first()
         if row is None:
@@ -363,12 +363,8 @@ class CredentialQuerySet(models.QuerySet["Credential"]):
         """Keep a credential; its owner is the tenant where the caller may say so, else the caller."""
         owner = owner or ("tenant" if caller.may(Action.MANAGE_CREDENTIALS) else "member")
         caller.require(Action.MANAGE_CREDENTIALS if owner == "tenant" else Action.KEEP_CREDENTIALS)
-        tenant = Tenant.objects.for_sealing(caller.tenant_id)
-        # Who is being removed holds the same lock: after that they are nobody here.
-        if not Membership.objects.current().filter(id=caller.member_id).exists():
-            raise AuthenticationError
         credential = Credential(
-            tenant=tenant,
+            tenant=_tenant_of_member(caller),
             member_id=caller.member_id if owner == "member" else None,
             name=draft.name,
             kind=draft.kind,
@@ -380,6 +376,14 @@ class CredentialQuerySet(models.QuerySet["Credential"]):
         if default:
             credential.make_default()
         return credential
+
+
+def _tenant_of_member(caller: Caller) -> Tenant:
+    """The caller's tenant, its row locked. AuthenticationError for who was removed after they were looked up."""
+    tenant = Tenant.objects.for_sealing(caller.tenant_id)
+    if not Membership.objects.current().filter(id=caller.member_id).exists():
+        raise AuthenticationError
+    return tenant
 
 
 class Credential(TenantRow):

@@ -81,14 +81,27 @@ def change_key(tenant_id: UUID) -> list[Unopened]:
         tenant = Tenant.objects.for_sealing(tenant_id)
         if not secrets.is_changing(tenant):
             _keep(tenant, secrets.with_new_key(tenant))
-    unopened = [lost for field in sealed_fields() for lost in _seal_anew(tenant_id, field)]
-    if not unopened:
-        with tenant_context(tenant_id):
-            # Who seals holds the same lock: nothing is sealed with the former key from here on.
-            tenant = Tenant.objects.for_sealing(tenant_id)
-            _keep(tenant, secrets.with_newest_key_only(tenant))
-            AuditEvent.objects.note(tenant_id, Act.KEYS_ROTATED, key="tenant")
-    return unopened
+    while True:
+        unopened = [lost for field in sealed_fields() for lost in _seal_anew(tenant_id, field)]
+        if unopened or _drop_former_key(tenant_id):
+            return unopened
+
+
+def _drop_former_key(tenant_id: UUID) -> bool:
+    """Unless something is sealed with it: another rotation may have begun, whose new key that is not."""
+    with tenant_context(tenant_id):
+        # Who seals holds the same lock: nothing is sealed with the former key from here on.
+        tenant = Tenant.objects.for_sealing(tenant_id)
+        if not all(_is_sealed_with_newest(tenant, field) for field in sealed_fields()):
+            return False
+        _keep(tenant, secrets.with_newest_key_only(tenant))
+        AuditEvent.objects.note(tenant_id, Act.KEYS_ROTATED, key="tenant")
+        return True
+
+
+def _is_sealed_with_newest(tenant: Tenant, field: SealedField) -> bool:
+    sealed = field.model._default_manager.values_list(field.column, flat=True)
+    return all(secrets.is_sealed_with_newest(tenant, one) for one in sealed if one)
 
 
 def _seal_anew(tenant_id: UUID, field: SealedField) -> Iterator[Unopened]:

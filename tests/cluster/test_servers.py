@@ -67,6 +67,9 @@ def test_a_killed_postgres_ends_the_turn_in_order_and_the_next_one_works(
     assert answer[-1]["type"] == "turn.completed"
     assert "echo cherry" in text_of(answer)
     assert is_exact(client.events(conversation, answer[-1]["seq"]))
+    now = cluster.query("SELECT clock_timestamp()")
+    heartbeat = "SELECT max(last_heartbeat) > %s FROM procrastinate_workers"
+    eventually(lambda: cluster.query(heartbeat, now), 30, "background work did not begin anew")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 from pytest_django import Settings
 
-from tenants import key_parts, secrets
+from tenants import key_parts, rotation, secrets
 from tenants.context import tenant_context
 from tenants.drafts import CredentialDraft
 from tenants.master_keys import SecretError, new_master_key
@@ -210,3 +210,23 @@ def test_a_key_that_was_made_without_a_part_gets_one(database: None, settings: S
     assert wrap_anew(house.id) and not wrap_anew(house.id)
     assert opened(house) == kept
     assert key_parts.part_of(house.id)
+
+
+def test_a_rotation_that_another_one_overtakes_closes_no_secret(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A has sealed everything and is slow; B finishes, C begins: A must not drop what all is sealed with."""
+    kept, drop = keep(house, 3), rotation._drop_former_key
+
+    def overtaken(tenant_id: UUID) -> bool:
+        monkeypatch.setattr(rotation, "_drop_former_key", drop)
+        assert change_key(tenant_id) == []
+        with tenant_context(tenant_id):
+            tenant = Tenant.objects.get()
+            Tenant.objects.filter(id=tenant_id).update(sealed_key=secrets.with_new_key(tenant))
+        return drop(tenant_id)
+
+    monkeypatch.setattr(rotation, "_drop_former_key", overtaken)
+    assert change_key(house.id) == []
+    assert opened(house) == kept
+    assert sealed_with_newest(house) == 3

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from tenants.context import tenant_context
 from tenants.models import Tenant
-from tenants.platform import tenants_like
+from tenants.rotation import all_tenants
 
 MOST = Decimal(9_999_999_999)
 
@@ -30,7 +30,7 @@ class Command(BaseCommand):
     def handle(
         self, *args: Any, slug: str, usd: str, tokens: str | None, ceiling: str | None, **options: Any
     ) -> None:
-        tenant = next((listed for listed in tenants_like(slug) if listed.slug == slug), None)
+        tenant = next((tenant for tenant, known in all_tenants() if known == slug), None)
         if tenant is None:
             raise CommandError(f"There is no tenant {slug}.")
         changes: dict[str, Any] = {"budget_usd": _amount(usd)}
@@ -39,8 +39,8 @@ class Command(BaseCommand):
             changes["budget_tokens"] = None if limit is None else int(limit)
         if ceiling is not None:
             changes["ceiling_usd"] = _amount(ceiling)
-        with tenant_context(tenant.id):
-            row = Tenant.objects.select_for_update(no_key=True).get(id=tenant.id)
+        with tenant_context(tenant):
+            row = Tenant.objects.select_for_update(no_key=True).get(id=tenant)
             for name, value in changes.items():
                 setattr(row, name, value)
             row.save(update_fields=list(changes))
