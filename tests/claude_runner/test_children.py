@@ -30,7 +30,8 @@ async def _fails(new_engine: NewEngine, cli: Path, all_gone: AllGone, **settings
     engine = await new_engine(cli_path=cli, **settings)
     await engine.warm()
     pids = engine.process_ids()
-    said = await engine.say("hello")
+    async with asyncio.timeout(40):
+        said = await engine.say("hello")
     assert said.end.outcome == "failed"
     assert said.end.error is not None
     await engine.pool.stop(engine.spec.conversation)
@@ -163,7 +164,8 @@ async def test_it_asks_too_much_at_once(new_engine: NewEngine, child_that: Child
         raise AssertionError
 
     await engine.warm()
-    assert (await engine.say("hello", never)).end.outcome == "completed"
+    async with asyncio.timeout(40):
+        assert (await engine.say("hello", never)).end.outcome == "completed"
     assert len(asked) == MOST_QUESTIONS == 16
 
 
