@@ -1,6 +1,8 @@
 """Which part of a conversation a page shows: the latest turns at once, earlier ones when somebody goes there."""
 
-from conversations.events import all_events, seq_before
+from collections.abc import Iterator
+
+from conversations.events import Wire, all_events, seq_before
 from conversations.models import ENDED, Conversation, Turn
 from conversations.people import People
 from conversations.rendering import Thread
@@ -17,8 +19,16 @@ def latest(conversation: Conversation, people: People) -> tuple[Thread, int]:
     if not window:
         return thread, 0
     first = min((window[-1], unfinished or window[-1]), key=lambda turn: turn.number)
-    thread.load(all_events(conversation.id, seq_before(first)))
+    thread.load(_events_from(conversation, first))
     return thread, _is_preceded(first)
+
+
+def _events_from(conversation: Conversation, first: Turn) -> Iterator[Wire]:
+    """All but those of turns before `first`, which one reads past where they are packed."""
+    since = seq_before(first)
+    before = conversation.turns.filter(number__lt=first.number) if since == 0 else conversation.turns.none()
+    left_out = {str(turn) for turn in before.values_list("id", flat=True)}
+    return (event for event in all_events(conversation.id, since) if event.get("turn") not in left_out)
 
 
 def earlier(conversation: Conversation, number: int, people: People) -> tuple[Thread, int]:

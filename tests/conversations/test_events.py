@@ -17,7 +17,7 @@ from conversations import events
 from conversations.consumers import thread_at
 from conversations.events import BATCH_BYTES, Wire, all_events, pack, read_events
 from conversations.feeds import Feed
-from conversations.history import latest
+from conversations.history import earlier, latest
 from conversations.models import Conversation, Event, EventPack, Turn
 from conversations.people import People
 from conversations.records import turn_record
@@ -193,6 +193,21 @@ def pack_now(house: House, conversation: UUID, before: datetime | None = None) -
     with tenant_context(house.id):
         row = Conversation.objects.get(id=conversation)
         return pack(row, before or timezone.now() + timedelta(minutes=1))
+
+
+def test_a_page_of_packed_turns_shows_each_once(house: House) -> None:
+    conversation = answered(house, *([str(number)] for number in range(25)))
+    whole = page_of(house, conversation)
+    while pack_now(house, conversation):
+        pass
+    assert page_of(house, conversation) == whole
+    assert len(whole) == 20
+    with tenant_context(house.id):
+        row = Conversation.objects.get(id=conversation)
+        people = People.of(house.member.caller, row)
+        _shown, first = latest(row, people)
+        before, none = earlier(row, first, people)
+    assert (first, none, len(before.turns)) == (6, 0, 5)
 
 
 def test_what_clocks_wrote_out_of_order_is_packed_in_order_or_not_yet(house: House) -> None:
