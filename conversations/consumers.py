@@ -8,8 +8,11 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
+from weakref import WeakValueDictionary
 
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
@@ -298,6 +301,11 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.send(text_data=json.dumps(frame, ensure_ascii=False))
 
 
+# A long answer takes a second or so: beside the loop, and one of a tenant's at a time, for the others' sake.
+_renderers = ThreadPoolExecutor(4, "render")
+_one_at_a_time: "WeakValueDictionary[UUID, asyncio.Lock]" = WeakValueDictionary()
+
+
 class PageConsumer(ChatConsumer):
     """The socket of a page: the same commands, and patches of the page in place of events."""
 
@@ -314,8 +322,10 @@ class PageConsumer(ChatConsumer):
         await super().follow(conversation, after)
 
     async def deliver(self, conversation: UUID, batch: list[Wire]) -> None:
-        thread = self.threads[conversation]
-        patches = [patch for event in batch for patch in thread.apply(event)]
+        thread, run = self.threads[conversation], copy_context().run
+        async with _one_at_a_time.setdefault(self.caller.tenant_id, asyncio.Lock()):
+            loop = asyncio.get_running_loop()
+            patches = await loop.run_in_executor(_renderers, run, thread.apply_all, batch)
         await self.say(
             {
                 "type": "patches",

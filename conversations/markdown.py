@@ -7,9 +7,11 @@ Raw HTML is shown as text; nh3 goes over everything once more with a list of wha
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
+from threading import Lock
 from typing import Any
 
 import nh3
@@ -28,8 +30,15 @@ from pygments.util import ClassNotFound
 
 from conversations.blocks import dialect
 
-MAX_HIGHLIGHTED = 40_000  # characters of one code block; longer ones stay uncoloured
-MAX_RENDERED = 200_000  # characters of one block; longer ones stay plain text
+# Characters of one code block; longer ones stay uncoloured. Lexers are patterns with quadratic cases: of so many
+# line ends the worst of these, Java's, takes 0.1 s. Others take seconds for 500 characters.
+MOST_HIGHLIGHTED = 1_500
+HIGHLIGHTED = set(
+    "bash c console cpp css dart diff docker elixir go graphql haskell html ini java javascript json jsx kotlin lua"
+    " make nginx perl php powershell protobuf python r ruby rust scala scss sql swift toml tsx typescript"
+    " xml yaml".split()
+)
+MOST_CACHED = 16_000_000  # characters of sources and their HTML
 
 _BIDI = [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C]
 _CONTROLS = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A, 0x0D)]
@@ -50,14 +59,40 @@ def visible(text: str) -> str:
     return text.translate(_VISIBLE)
 
 
+class Rendered:
+    """Blocks that were rendered lately, so many characters of them. Threads may share it."""
+
+    def __init__(self, most: int) -> None:
+        self.size = 0
+        self._most = most
+        self._blocks: OrderedDict[tuple[str, str | None], SafeString] = OrderedDict()
+        self._lock = Lock()
+
+    def html_of(self, source: str, language: str | None) -> SafeString:
+        key = (source, language)
+        with self._lock:
+            if (known := self._blocks.get(key)) is not None:
+                self._blocks.move_to_end(key)
+                return known
+        html = _render(source, language)
+        with self._lock:
+            if key not in self._blocks:
+                self._blocks[key] = html
+                self.size += len(source) + len(html)
+            while self.size > self._most:
+                (old, _), gone = self._blocks.popitem(last=False)
+                self.size -= len(old) + len(gone)
+        return html
+
+
+_rendered = Rendered(MOST_CACHED)
+
+
 def render_block(source: str) -> SafeString:
     """One finished block as HTML. Cached in the process by source and language."""
-    if len(source) > MAX_RENDERED:
-        return mark_safe(f'<p class="plain">{escape(source)}</p>')
-    return _render(source, get_language())
+    return _rendered.html_of(source, get_language())
 
 
-@lru_cache(maxsize=4096)
 def _render(source: str, language: str | None) -> SafeString:
     html = nh3.clean(
         _markdown.render(source),
@@ -111,11 +146,13 @@ def _code(
 
 
 def _highlighted(code: str, language: str) -> str:
-    if not language or len(code) > MAX_HIGHLIGHTED:
+    if not language or len(code) > MOST_HIGHLIGHTED:
         return escape(code)
     try:
         lexer = get_lexer_by_name(language, stripnl=False)
     except ClassNotFound:
+        return escape(code)
+    if HIGHLIGHTED.isdisjoint(lexer.aliases):
         return escape(code)
     return highlight(code, lexer, HtmlFormatter(nowrap=True))
 

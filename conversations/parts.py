@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 
-from conversations.blocks import finish_blocks, is_fence, split_blocks
+from conversations.blocks import MOST_CODE, MOST_OPEN, finish_blocks, is_fence, split_blocks
 from conversations.markdown import render_block, visible
 from conversations.tool_lines import ToolLine, one_line
 
@@ -94,8 +94,10 @@ class TextPart(Part):
         text, kind = visible(text), self.open_kind
         self.tail += text
         if page.silent:
+            if len(self.tail) > 2 * MOST_CODE:
+                self.settle(page)
             return
-        if not ("\n" in text and self.settle(page)):
+        if not (("\n" in text or len(self.tail) >= MOST_OPEN) and self.settle(page)):
             page.text("write", self.open_id, text)
         if kind != self.open_kind:
             page.text("state", self.open_id, self.open_kind)

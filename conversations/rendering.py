@@ -5,8 +5,9 @@ Pages show turns independently of each other, so a thread that follows a page ne
 unfinished turns only.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Self, cast
 
 from django.utils.dateparse import parse_datetime
@@ -276,6 +277,13 @@ class Thread:
         self._fold(event, page)
         return page.patches
 
+    def apply_all(self, events: Iterable[Event]) -> list[Patch]:
+        """As `apply`, for several at once: what one text grew by is looked at once."""
+        page = Changes()
+        for event in joined(event for event in events if event["seq"] > self.seq):
+            self._fold(event, page)
+        return page.patches
+
     def _fold(self, event: Event, page: Changes) -> None:
         if event["seq"] <= self.seq:
             return
@@ -310,6 +318,22 @@ class Thread:
         """The page around the turns: whether there is something to stop, and the list at its side."""
         page.text("state", "thread", "busy" if self.is_busy else "idle")
         page.note("refresh", "conversations")
+
+
+def joined(events: Iterable[Event]) -> Iterator[Event]:
+    """The events, those one after the other that lengthen the same text as one."""
+    for _text, group in groupby(events, _lengthens):
+        same = list(group)
+        if len(same) == 1:
+            yield same[0]
+        else:
+            yield same[-1] | {"text": "".join(str(event["text"]) for event in same)}
+
+
+def _lengthens(event: Event) -> tuple[Any, ...]:
+    """Which text; for other events themselves alone."""
+    lone = None if event["type"] in ("text.delta", "thinking.delta") else event["seq"]
+    return event["type"], event.get("turn"), event.get("block"), lone
 
 
 def tool_line(event: Event) -> ToolLine:

@@ -1,5 +1,8 @@
 """Markdown: what is shown, what is made harmless, and where a growing text is cut."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -7,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conversations import blocks
-from conversations.blocks import finish_blocks, split_blocks
-from conversations.markdown import MAX_RENDERED, render_block, visible
+from conversations.blocks import MOST_OPEN, finish_blocks, split_blocks
+from conversations.markdown import Rendered, render_block, visible
 
 PIECES = [
     "word", "**bold**", "a | b", "--- | ---", "1 | 2", "```", "```py", "~~~", "````", "- item", "  - inner",
@@ -29,8 +32,13 @@ def blocks_of(pieces: list[str]) -> list[str]:
     return blocks + finish_blocks(tail)
 
 
-@given(TEXTS, st.data())
-def test_a_text_is_cut_alike_however_it_arrives(text: str, data: st.DataObject) -> None:
+@given(TEXTS, st.data(), st.sampled_from([None, 5, 12, 30]))
+def test_a_text_is_cut_alike_however_it_arrives(text: str, data: st.DataObject, most: int | None) -> None:
+    with limits(most):
+        assert_cut_alike(text, data)
+
+
+def assert_cut_alike(text: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
     pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     assert blocks_of(pieces) == blocks_of([text])
@@ -38,6 +46,17 @@ def test_a_text_is_cut_alike_however_it_arrives(text: str, data: st.DataObject) 
 
 
 LINES = st.lists(st.sampled_from(PIECES), max_size=12).map("\n".join)
+
+
+@contextmanager
+def limits(most: int | None) -> Iterator[None]:
+    """So much of a text may be open: as usual, or hardly any."""
+    with pytest.MonkeyPatch.context() as patch:
+        if most:
+            patch.setattr(blocks, "MOST_OPEN", most)
+            patch.setattr(blocks, "MOST_LINES", most // 4 + 1)
+            patch.setattr(blocks, "MOST_CODE", 2 * most)
+        yield
 
 
 @given(st.one_of(TEXTS, LINES))
@@ -125,9 +144,50 @@ def test_terminal_codes_and_bidi_controls_are_signs() -> None:
     assert visible("a\x1b[31mb\u202ec\x00\x85\r\n\td\x7f") == "a␛[31mb⟨U+202E⟩c␀\ufffd\n\td␡"
 
 
-def test_a_monstrous_block_stays_plain() -> None:
-    html = render_block("*a* " * MAX_RENDERED)
-    assert "<em>" not in html
+def test_t21_no_colouring_takes_longer_than_its_text_deserves() -> None:
+    """Java's lexer is quadratic in line ends, mcschema's exponential; Markdown's calls those of its own blocks."""
+    quick = ["```java\n" + "\n" * 40_000 + "```\n", "```mcschema\n" + "<!--" * 300 + "\n```\n"]
+    quick += [
+        "````md\n```mcschema\n" + "<!--" * 300 + "\n```\n````\n",
+        "```java\n" + "a " * 6_000 + "\n```\n",
+    ]
+    for source in quick:
+        assert seconds(render_block, source) < 1
+
+
+def test_t21_a_text_of_any_kind_is_looked_at_in_pieces() -> None:
+    """Each of these took seconds as one block; an answer that grows is looked at as often as it does."""
+    rows = "|" + "a|" * 100 + "\n|" + "-|" * 100 + "\n" + "a\n" * 3_000
+    wide = "|" + "a|" * 900 + "\n|" + "-|" * 900 + "\n" + "a\n" * 190
+    for text in (rows, wide, "-\ta\n" * 3_000, "**a " * 3_000, "![" * 5_000, "x" * 30_000):
+        cut = blocks_of([text])
+        assert max(map(len, cut)) <= MOST_OPEN + 1
+        assert sum(seconds(render_block, block) for block in cut) < 1
+
+
+def test_long_code_goes_on_as_code() -> None:
+    code = "".join(f"line {number}\n" for number in range(20_000))
+    cut = blocks_of([f"before\n\n```py\n{code}```\nafter\n"])
+    assert len(cut) == 5 and cut[0] == "before\n" and cut[-1] == "after\n"
+    pieces = cut[1:-1]
+    assert all(piece.startswith("```py\nline") for piece in pieces)
+    assert "".join(piece.removeprefix("```py\n") for piece in pieces) == f"{code}```\n"
+
+
+def test_t21_rendered_blocks_are_kept_by_their_size() -> None:
+    kept = Rendered(10_000)
+    first = kept.html_of("first\n", None)
+    assert kept.html_of("first\n", None) is first
+    for number in range(20):
+        kept.html_of(f"{number} " + "`a` " * 200 + "\n", None)
+        assert kept.size <= 10_000
+    assert kept.html_of("first\n", None) is not first
+
+
+def seconds(work: Callable[[str], object], text: str) -> float:
+    start = thread_time()
+    work(text)
+    return thread_time() - start
 
 
 def parsed(html: str) -> Any:

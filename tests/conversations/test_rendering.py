@@ -184,9 +184,40 @@ def test_a_patched_page_is_a_reloaded_page(events: list[Event], people: People, 
     cut = data.draw(st.integers(0, len(events)))
     thread = Thread("c", "Ada", people=people).load(events[:cut])
     page = Page(thread)
+    whole = Page(Thread("c", "Ada", people=people).load(events)).html()
+    in_batches = Thread("c", "Ada", people=people).load(events[:cut])
+    batched = Page(in_batches)
+    middle = data.draw(st.integers(cut, len(events)))
     for event in events[cut:]:
         page.apply(thread.apply(event))
-    assert page.html() == Page(Thread("c", "Ada", people=people).load(events)).html()
+    for batch in (events[cut:middle], events[middle:]):
+        batched.apply(in_batches.apply_all(batch))
+    assert page.html() == whole and batched.html() == whole
+
+
+LONG = {
+    "a list": "- item one\n  - inner\n" * 900,
+    "code": "```python\n" + "x = 1\n\n" * 30_000 + "```\nafter\n",
+    "one line": "word " * 5_000,
+    "rules of a table": "a|b\n-|-\n" * 1_500,
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_t21_an_answer_of_any_length_looks_alike_when_it_comes_and_when_it_is_loaded(text: str) -> None:
+    step = len(text) // 40 + 1
+    pieces = [
+        ("t1", {"type": "text.delta", "block": 0, "text": text[i : i + step]})
+        for i in range(0, len(text), step)
+    ]
+    events = numbered([("t1", {"type": "turn.started"}), *pieces, ("t1", {"type": "usage"})])
+    thread = Thread("c")
+    page = Page(thread)
+    for event in events:
+        page.apply(thread.apply(event))
+        if event["seq"] % 13 == 0:
+            assert page.html() == Page(Thread("c").load(events[: event["seq"]])).html()
+    assert page.html() == Page(Thread("c").load(events)).html()
 
 
 @given(st.lists(st.tuples(TURNS, EVENTS), max_size=20).map(numbered))
@@ -265,6 +296,31 @@ def test_a_tool_call_is_one_line(told: Told, call: tuple[str, dict[str, Any]], l
     told("tool.started", tool_use="u1", name=call[0], input=call[1])
     told("tool.finished", tool_use="u1", is_error=False, output="ok")
     assert told.text("details/summary") == line
+
+
+def test_t21_of_a_long_change_the_first_lines_are_shown_and_the_others_counted(told: Told) -> None:
+    told(
+        "tool.started",
+        tool_use="u1",
+        name="Write",
+        input={"file_path": "/workspace/a", "content": "\n" * 9_000},
+    )
+    told(
+        "tool.started",
+        tool_use="u2",
+        name="Edit",
+        input={"old_string": "a\n" * 900, "new_string": "b\n" * 900},
+    )
+    written, edited = (told.page.element(f"tool-t1-{name}") for name in ("u1", "u2"))
+    assert len(written.xpath(".//span[@class='diff-add']")) == 500
+    assert (
+        len(edited.xpath(".//span[@class='diff-add']"))
+        == len(edited.xpath(".//span[@class='diff-del']"))
+        == 250
+    )
+    assert "8500 more lines are not shown." in "".join(written.itertext()).replace(",", "")
+    assert "+9000" in told.text("details[@id='tool-t1-u1']/summary")
+    assert "1300 more lines are not shown." in "".join(edited.itertext()).replace(",", "")
 
 
 def test_a_failed_call_says_why(told: Told) -> None:
