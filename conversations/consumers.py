@@ -28,6 +28,7 @@ from conversations.feeds import Feed
 from conversations.history import thread_of
 from conversations.nudges import nudge_runners
 from conversations.people import People
+from conversations.prompts import is_storable
 from conversations.rendering import Thread
 from conversations.turns import Submission, discard_draft, draft, submit_turn
 from tenants import audit
@@ -72,6 +73,22 @@ class ChatConsumer(AsyncWebsocketConsumer):
     }
     caller: Caller
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.id = uuid4()
+        self.following: dict[UUID, asyncio.Task[None]] = {}
+        self.of_others: set[UUID] = set()
+        self.drafted: UUID | None = None
+        self.watching: asyncio.Task[None] | None = None
+        self.left = False
+        self.refusals = Window(settings.KEY_FRAMES_PER_SECOND)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:  # Whatever ended it, a bug too.
+            await self._let_go()
+
     async def dispatch(self, message: Mapping[str, Any]) -> None:
         """As Channels does, without its hop into a thread before each message: our SQL has its own threads."""
         handler: Callable[[Mapping[str, Any]], Awaitable[None]] = getattr(
@@ -82,13 +99,6 @@ class ChatConsumer(AsyncWebsocketConsumer):
     # Coming and going -------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
-        self.id = uuid4()
-        self.following: dict[UUID, asyncio.Task[None]] = {}
-        self.of_others: set[UUID] = set()
-        self.drafted: UUID | None = None
-        self.watching: asyncio.Task[None] | None = None
-        self.left = False
-        self.refusals = Window(settings.KEY_FRAMES_PER_SECOND)
         if not has_key(self.scope) and not same_origin(self.scope):
             await self.close()
             return
@@ -148,6 +158,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.close(code)
 
     async def disconnect(self, code: int) -> None:
+        raise StopConsumer
+
+    async def _let_go(self) -> None:
         _open.discard(self.id)
         tasks = [*self.following.values(), *([self.watching] if self.watching else [])]
         for task in tasks:
@@ -157,7 +170,6 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await rates().close_socket(self.caller, self.id)
         if self.drafted:
             await self._discard(self.drafted)
-        raise StopConsumer
 
     async def _discard(self, drafted: UUID) -> None:
         """Nobody knows of the draft but this socket: its process is of no use any more."""
@@ -309,8 +321,11 @@ _one_at_a_time: "WeakValueDictionary[UUID, asyncio.Lock]" = WeakValueDictionary(
 class PageConsumer(ChatConsumer):
     """The socket of a page: the same commands, and patches of the page in place of events."""
 
-    async def connect(self) -> None:
+    def __init__(self) -> None:
+        super().__init__()
         self.threads: dict[UUID, Thread] = {}
+
+    async def connect(self) -> None:
         slug = self.scope["url_route"]["kwargs"]["slug"]
         self.scope["query_string"] = f"tenant={slug}".encode()
         await super().connect()
@@ -368,8 +383,9 @@ def named_by(frame: Frame) -> Frame:
 
 
 def subject_of(frame: Frame) -> Frame:
-    """Which message or question an error is about, where the frame said it."""
-    return {name: frame[name] for name in ("id", "request") if isinstance(frame.get(name), str)}
+    """Which message or question an error is about, where the frame said it in letters that can be sent back."""
+    named = {name: frame[name] for name in ("id", "request") if isinstance(frame.get(name), str)}
+    return {name: value for name, value in named.items() if is_storable(value)}
 
 
 def error_frame(error: ApiError) -> Frame:

@@ -159,6 +159,7 @@ def test_t21_a_text_of_any_kind_is_looked_at_in_pieces() -> None:
     """Each of these took seconds as one block; an answer that grows is looked at as often as it does."""
     rows = "|" + "a|" * 100 + "\n|" + "-|" * 100 + "\n" + "a\n" * 3_000
     wide = "|" + "a|" * 900 + "\n|" + "-|" * 900 + "\n" + "a\n" * 190
+    assert sum(render_block(block).count("<td") for block in blocks_of([wide])) < 3_000
     for text in (rows, wide, "-\ta\n" * 3_000, "**a " * 3_000, "![" * 5_000, "x" * 30_000):
         cut = blocks_of([text])
         assert max(map(len, cut)) <= MOST_OPEN + 1

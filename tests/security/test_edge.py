@@ -11,7 +11,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.test import AsyncClient
 
-from conversations.consumers import MOST_SUBSCRIPTIONS
+from conversations.consumers import MOST_SUBSCRIPTIONS, open_sockets
 from tenants import rates as rates_module
 from tenants.errors import RateLimited
 from tenants.rates import Rates, rates
@@ -215,6 +215,20 @@ FLOODS = {
     "garbage": "no JSON",
     "subscribe": '{"type": "subscribe", "conversation": "x"}',
 }
+
+
+async def test_t22_whatever_ends_a_socket_nothing_of_it_stays(owner: Person) -> None:
+    submitted = await sync_to_async(say)(owner.caller)
+    before = open_sockets()
+    socket = Socket.of(owner)
+    assert await socket.opened() and open_sockets() == before + 1
+    await socket.tell("subscribe", conversation=str(submitted.conversation))
+    await socket.hear()
+    await socket.send_input({"type": "websocket.unheard.of"})
+    with pytest.raises(AttributeError):
+        await socket.wait(5)
+    assert open_sockets() == before
+    assert [task for task in asyncio.all_tasks() if "ChatConsumer" in repr(task)] == []
 
 
 @pytest.mark.usefixtures("few_frames")
