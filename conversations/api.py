@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from time import monotonic
 from typing import Any, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db import Error
 from django.db.models import Q
@@ -30,6 +30,7 @@ from tenants.authentication import caller_for_request
 from tenants.context import in_tenant
 from tenants.errors import TYPES, ApiError, Conflict, InvalidRequest, NotFound
 from tenants.models import AuditEvent, uuid_of
+from tenants.rates import rates
 
 logger = logging.getLogger("parley.api")
 
@@ -110,11 +111,18 @@ async def chat_stream(request: HttpRequest, body: ChatBody) -> HttpResponseBase:
         assistant=body.assistant,
         options=body.options,
     )
-    submitted = await submit_turn(caller, submission)
+    stream = await _counted(caller)
+    try:
+        submitted = await submit_turn(caller, submission)
+    except BaseException:
+        await rates().close_socket(caller, stream)
+        raise
     headers = {"x-conversation-id": str(submitted.conversation)}
     if output == "stream-json":
-        return _event_stream(request, submitted.conversation, _turn_events(caller, submitted), headers)
-    turn = _while_allowed(request, submitted.conversation, _turn_events(caller, submitted))
+        return _event_stream(
+            request, stream, submitted.conversation, _turn_events(caller, submitted), headers
+        )
+    turn = _while_allowed(request, stream, submitted.conversation, _turn_events(caller, submitted))
     async with aclosing(turn) as events:
         async for event in events:
             if event and event["type"] == "turn.failed" and output == "text":
@@ -139,7 +147,7 @@ async def events(request: HttpRequest, conversation: str, query: Query[EventsQue
         raise InvalidRequest(_("after is the seq of an event, a whole number from 0."))
     flow_of(request.scope).endless = True  # type: ignore[attr-defined]  # an ASGI request
     live = _live_events(caller, found.id, min(after, found.last_seq))
-    return _event_stream(request, found.id, live, {})
+    return _event_stream(request, await _counted(caller), found.id, live, {})
 
 
 @router.get("/conversations", summary="Conversations, newest first: the caller's, or the shared ones")
@@ -207,13 +215,24 @@ async def answer(request: HttpRequest, permission: str, body: PermissionBody) ->
 # Streams --------------------------------------------------------------------------------------------------
 
 
+async def _counted(caller: Caller) -> UUID:
+    """The name of a new stream, which counts as a socket until it ends; RateLimited where there are too many."""
+    stream = uuid4()
+    await rates().open_stream(caller, stream)
+    return stream
+
+
 def _event_stream(
-    request: HttpRequest, conversation: UUID, events: AsyncGenerator[Wire], headers: dict[str, str]
+    request: HttpRequest,
+    stream: UUID,
+    conversation: UUID,
+    events: AsyncGenerator[Wire],
+    headers: dict[str, str],
 ) -> StreamingHttpResponse:
     async def lines() -> AsyncIterator[str]:
         # The headers leave with the first bytes: nobody shall wait for them until something happens.
         yield ": events follow\n\n"
-        async with aclosing(_while_allowed(request, conversation, events)) as allowed:
+        async with aclosing(_while_allowed(request, stream, conversation, events)) as allowed:
             with suppress(ApiError):  # Who is not allowed any more hears nothing more, not even why.
                 async for event in allowed:
                     yield _lines_of(event) if event else ": still here\n\n"
@@ -231,7 +250,7 @@ def _lines_of(event: Wire) -> str:
 
 
 async def _while_allowed(
-    request: HttpRequest, conversation: UUID, events: AsyncGenerator[Wire]
+    request: HttpRequest, stream: UUID, conversation: UUID, events: AsyncGenerator[Wire]
 ) -> AsyncGenerator[Wire | None]:
     """The events, and None now and then while there are none: a silent connection is cut on its way.
 
@@ -245,6 +264,7 @@ async def _while_allowed(
             await asyncio.wait({following}, timeout=asked + ASK_AGAIN_SECONDS - monotonic())
             if monotonic() - asked >= ASK_AGAIN_SECONDS:
                 await _assert_welcome(request, conversation)
+                await rates().keep_socket(_caller(request), stream)
                 asked = monotonic()
             if following.done():
                 event = following.result()
@@ -261,6 +281,7 @@ async def _while_allowed(
         following.cancel()
         await asyncio.wait({following})
         await events.aclose()
+        await rates().close_socket(_caller(request), stream)
 
 
 async def _assert_welcome(request: HttpRequest, conversation: UUID) -> None:

@@ -1,14 +1,16 @@
 """How much one API key, or one signed-in member, may do: counted in Redis for all web processes together.
 
-A rate counts over five seconds, so that a burst which is no flood passes. Without Redis nobody is refused.
+A rate counts over five seconds, so that a burst which is no flood passes. Without Redis nobody is refused; where
+so many ask it at once that its connections are not enough, who waits too long is.
 Frames of sockets are counted here, in memory: a trip for each would cost what it is meant to spare.
 """
 
 import logging
 import time
-from asyncio import AbstractEventLoop, get_running_loop
+from asyncio import AbstractEventLoop, Semaphore, get_running_loop, timeout
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from math import ceil
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -28,6 +30,7 @@ logger = logging.getLogger("parley.rates")
 
 WINDOW = 5
 PATIENCE = 1.0
+MOST_ASKING = 50  # connections to Redis
 # A socket that has not been heard of for so long went down with its web process.
 SOCKET_LIVES = 15
 
@@ -60,6 +63,7 @@ class Rates:
     """The counters, as one event loop sees them."""
 
     def __init__(self, url: str) -> None:
+        self._places = Semaphore(MOST_ASKING)
         self._redis = Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
         storage = RedisStorage(
             f"async+{url}",
@@ -90,7 +94,11 @@ class Rates:
     async def open_socket(self, caller: Caller, socket: UUID) -> None:
         """Count a new socket; RateLimited when the caller has too many, or opened too many lately."""
         await self._count("sockets", settings.KEY_SOCKETS_PER_SECOND, caller)
-        if await _unless_away(self._count_socket(caller, socket), 0) > settings.KEY_SOCKETS:
+        await self.open_stream(caller, socket)
+
+    async def open_stream(self, caller: Caller, socket: UUID) -> None:
+        """Count a new connection whose opening counts as something else already; RateLimited as for sockets."""
+        if await self._unless_away(lambda: self._count_socket(caller, socket), 0) > settings.KEY_SOCKETS:
             await self.close_socket(caller, socket)
             raise RateLimited(
                 _("You have too many connections open. Close some first."), retry_after=SOCKET_LIVES
@@ -98,12 +106,14 @@ class Rates:
 
     async def keep_socket(self, caller: Caller, socket: UUID) -> None:
         """Say that it is open still."""
-        await _unless_away(self._count_socket(caller, socket), 0)
+        with suppress(RateLimited):
+            await self._unless_away(lambda: self._count_socket(caller, socket), 0)
 
     async def close_socket(self, caller: Caller, socket: UUID) -> None:
         # Not at once: who closes and opens again begins no new count.
         get_running_loop().call_later(WINDOW, self._forget, _who(caller))
-        await _unless_away(self._redis.zrem(_sockets(caller), str(socket)), 0)
+        with suppress(RateLimited):
+            await self._unless_away(lambda: self._redis.zrem(_sockets(caller), str(socket)), 0)
 
     def _forget(self, who: str) -> None:
         if who in self._frames and self._frames[who].is_idle():
@@ -111,9 +121,27 @@ class Rates:
 
     async def _count(self, what: str, per_second: int, caller: Caller) -> None:
         limit = RateLimitItemPerSecond(per_second * WINDOW, WINDOW, namespace=what)
-        if not await _unless_away(self._limiter.hit(limit, _who(caller)), True):
-            seconds = await _unless_away(self._seconds_until_free(limit, caller), 1)
+        if not await self._unless_away(lambda: self._limiter.hit(limit, _who(caller)), True):
+            seconds = await self._unless_away(lambda: self._seconds_until_free(limit, caller), 1)
             raise RateLimited(_("Too many at once. Try again in a moment."), retry_after=seconds)
+
+    async def _unless_away[T](self, asked: Callable[[], Awaitable[T]], otherwise: T) -> T:
+        await self._wait_for_a_place()
+        try:
+            return await asked()
+        except (RedisError, OSError) as error:
+            logger.warning("Redis is away, nothing is limited: %s", error)
+            return otherwise
+        finally:
+            self._places.release()
+
+    async def _wait_for_a_place(self) -> None:
+        """A flood that takes up all connections is not Redis being away."""
+        try:
+            async with timeout(PATIENCE):
+                await self._places.acquire()
+        except TimeoutError:
+            raise RateLimited(_("Too many at once. Try again in a moment."), retry_after=1) from None
 
     async def _seconds_until_free(self, limit: RateLimitItem, caller: Caller) -> int:
         window = await self._limiter.get_window_stats(limit, _who(caller))
@@ -136,14 +164,6 @@ def _who(caller: Caller) -> str:
 
 def _sockets(caller: Caller) -> str:
     return f"parley:sockets:{_who(caller)}"
-
-
-async def _unless_away[T](asked: Awaitable[T], otherwise: T) -> T:
-    try:
-        return await asked
-    except (RedisError, OSError) as error:
-        logger.warning("Redis is away, nothing is limited: %s", error)
-        return otherwise
 
 
 _rates: "WeakKeyDictionary[AbstractEventLoop, Rates]" = WeakKeyDictionary()

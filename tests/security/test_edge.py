@@ -12,7 +12,9 @@ from asgiref.sync import sync_to_async
 from django.test import AsyncClient
 
 from conversations.consumers import MOST_SUBSCRIPTIONS, open_sockets
+from conversations.models import Turn
 from tenants import rates as rates_module
+from tenants.context import tenant_context
 from tenants.errors import RateLimited
 from tenants.rates import Rates, rates
 from tests.cast import Person
@@ -309,6 +311,58 @@ async def test_t22_without_redis_nobody_is_refused(
         await away.count_call(owner.caller)
         await away.open_socket(owner.caller, uuid4())
     assert "Redis is away" in caplog.text
+
+
+async def test_t22_a_flood_that_takes_all_connections_to_redis_is_counted_all_the_same(
+    owner: Person, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.KEY_CALLS_PER_SECOND = 1
+    asked = [rates().count_call(owner.caller) for _ in range(400)]
+    said = await asyncio.gather(*asked, return_exceptions=True)
+    assert sum(one is None for one in said) == 5
+    assert {type(one) for one in said} == {type(None), RateLimited}
+    assert "Redis is away" not in caplog.text
+
+
+async def test_t22_streams_count_as_sockets_until_they_end(
+    owner: Person, member: Person, settings: Any
+) -> None:
+    settings.KEY_SOCKETS = 2
+    conversation = str((await sync_to_async(say)(owner.caller)).conversation)
+
+    async def stream(path: str = f"conversations/{conversation}/events") -> Any:
+        return await AsyncClient().get(f"/v1/{path}", headers={"x-api-key": owner.key})
+
+    readers = [asyncio.create_task(_read(await stream())) for _ in range(2)]
+    await asyncio.sleep(0.5)
+    refused = await stream()
+    assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert await _chat(owner.key) == 429
+    before = await sync_to_async(lambda: len(_texts(owner, conversation)))()
+    assert before == 1  # what was refused was not submitted
+    await _cancel(readers.pop())
+    readers.append(asyncio.create_task(_read(await stream())))
+    await asyncio.sleep(0.5)
+    for reader in readers:
+        await _cancel(reader)
+
+
+async def _read(answer: Any) -> None:
+    assert answer.status_code == 200
+    async for _line in answer:
+        pass
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    """As the server does when the reader is gone."""
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def _texts(person: Person, conversation: str) -> list[Any]:
+    with tenant_context(person.caller.tenant_id):
+        return list(Turn.objects.filter(conversation__author=person.caller.member_id))
 
 
 # Secrets in what is said ----------------------------------------------------------------------------------------
