@@ -54,7 +54,7 @@ class Socket(WebsocketCommunicator):
         await self.send_json_to({"type": kind, **fields})
 
     async def hear(self, seconds: float = 5) -> Frame:
-        text: str = await self.receive_from(seconds)
+        text = str(await self.receive_from(seconds))
         frame: Frame = json.loads(text.encode())  # as it leaves: half a surrogate pair can't
         return frame
 
