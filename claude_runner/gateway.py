@@ -34,7 +34,8 @@ from claude_runner.usage import Reading
 logger = logging.getLogger(__name__)
 # What an agent sends that is no HTTP would be a traceback in the log each time.
 SILENT = logging.getLogger(f"{__name__}.requests")
-SILENT.disabled = True
+# Not `disabled`, which configuring the log sets anew.
+SILENT.addFilter(lambda _record: False)
 
 MESSAGES = "/v1/messages"
 COUNT = "/v1/messages/count_tokens"

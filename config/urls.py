@@ -4,11 +4,13 @@ from typing import NoReturn
 
 from django.contrib import admin
 from django.http import Http404, HttpRequest
-from django.urls import include, path, re_path
+from django.urls import include, path
 
 from config.api import api
 from config.metrics import metrics
 from config.probes import health, ready
+
+CLOSED = ("email/", "confirm-email/", "confirm-email/<path:url>", "login/code/", "login/code/<path:url>")
 
 
 def closed(request: HttpRequest, **parameters: str) -> NoReturn:
@@ -21,7 +23,7 @@ urlpatterns = [
     path("ready", ready),
     path("metrics", metrics),
     path("v1/", api.urls),
-    re_path(r"^accounts/(?:email|confirm-email|login/code)/", closed),
+    *[path(f"accounts/{page}", closed) for page in CLOSED],
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
     path("", include("conversations.urls")),
