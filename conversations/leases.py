@@ -19,6 +19,8 @@ from conversations.events import Wire
 LEASE = timedelta(seconds=10)
 WANTED_AFTER = timedelta(seconds=5)
 RENEW_SECONDS = LEASE.total_seconds() / 4
+# After which one whose row somebody had is asked for again.
+BUSY_SECONDS = RENEW_SECONDS / 20
 FENCE_SECONDS = LEASE.total_seconds() / 2
 # No stall is a reason to wait any longer than this.
 LAST_MOMENT = LEASE.total_seconds() * 0.8
@@ -122,10 +124,16 @@ def take_lease(runner: str, tenant: UUID, conversation: UUID) -> int | None:
     return epoch
 
 
-def renew_leases(runner: str, leases: list[Lease]) -> set[UUID]:
-    """Renew them; the conversations that are still held."""
+def renew_leases(runner: str, leases: list[Lease]) -> tuple[set[UUID], set[UUID]]:
+    """Renew them: the conversations that were, and those still held whose row somebody else has just now."""
     ids, epochs = [lease.conversation for lease in leases], [lease.epoch for lease in leases]
-    return set(_column("SELECT renew_leases(%s, %s, %s::uuid[], %s::bigint[])", [runner, LEASE, ids, epochs]))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT conversation, busy FROM renew_leases(%s, %s, %s::uuid[], %s::bigint[])",
+            [runner, LEASE, ids, epochs],
+        )
+        told = cursor.fetchall()
+    return {one for one, busy in told if not busy}, {one for one, busy in told if busy}
 
 
 def release_lease(runner: str, lease: Lease) -> bool:

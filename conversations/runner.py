@@ -24,7 +24,7 @@ from conversations import disposals, leases
 from conversations.accounts import model_addresses_of
 from conversations.hosts import say_alive, say_gone
 from conversations.launch import launch_for_author
-from conversations.leases import FENCE_SECONDS, RENEW_SECONDS, WATCH_SECONDS, Claim, Lease
+from conversations.leases import BUSY_SECONDS, FENCE_SECONDS, RENEW_SECONDS, WATCH_SECONDS, Claim, Lease
 from conversations.models import Control
 from conversations.nudges import ALL_RUNNERS, nudge_runners, publish, runner_group
 from conversations.proving import Walls
@@ -246,17 +246,29 @@ class Runner:
 
     async def _renew(self) -> None:
         while True:
-            asked = monotonic()
-            held = list(self.leases.values())
-            kept = await across_tenants(leases.renew_leases, self.host.name, held) if held else set()
-            for lease in held:
-                if lease.conversation in kept:
-                    lease.renewed = asked
-                else:
-                    self._overtaken(lease)
+            busy = await self._renew_those(list(self.leases.values()))
             self._let_idle_go()
             await self._say_alive()
-            await asyncio.sleep(RENEW_SECONDS)
+            due = monotonic() + RENEW_SECONDS
+            while busy and monotonic() < due:
+                await asyncio.sleep(BUSY_SECONDS)
+                busy = await self._renew_those(
+                    [one for one in busy if self.leases.get(one.conversation) is one]
+                )
+            await asyncio.sleep(max(0.0, due - monotonic()))
+
+    async def _renew_those(self, held: list[Lease]) -> list[Lease]:
+        """Renew these; those whose row somebody else has, which are asked for again soon: it is ours still."""
+        if not held:
+            return []
+        asked = monotonic()
+        kept, busy = await across_tenants(leases.renew_leases, self.host.name, held)
+        for lease in held:
+            if lease.conversation in kept:
+                lease.renewed = asked
+            elif lease.conversation not in busy:
+                self._overtaken(lease)
+        return [lease for lease in held if lease.conversation in busy]
 
     async def _say_alive(self) -> None:
         said = self.walls.said(

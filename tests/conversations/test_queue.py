@@ -1,8 +1,9 @@
 """The turn's row is the queue: claims, leases, epochs and fences, on the real database as the application."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier, Thread
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.db import connection
 from django.utils import timezone
@@ -87,7 +88,7 @@ def test_a_former_holder_writes_nothing_after_a_takeover(house: House) -> None:
     leases.end_lost_turns()
     before = events_of(caller, submitted.conversation)
     assert lost.text("too late") == [None]
-    assert leases.renew_leases(lost.runner, [lost.lease]) == set()
+    assert leases.renew_leases(lost.runner, [lost.lease]) == (set(), set())
     assert events_of(caller, submitted.conversation) == before
 
 
@@ -157,9 +158,28 @@ def test_a_conversation_whose_files_lie_on_a_live_host_is_left_to_it(house: Hous
 def test_a_lease_is_renewed_for_its_holder_only(house: House) -> None:
     hands = Hands.claiming(say(house.member.caller))
     former = Lease(hands.lease.tenant, hands.lease.conversation, hands.lease.epoch - 1)
-    assert leases.renew_leases(hands.runner, [hands.lease]) == {hands.lease.conversation}
-    assert leases.renew_leases(hands.runner, [former]) == set()
-    assert leases.renew_leases("another", [hands.lease]) == set()
+    assert leases.renew_leases(hands.runner, [hands.lease]) == ({hands.lease.conversation}, set())
+    assert leases.renew_leases(hands.runner, [former]) == (set(), set())
+    assert leases.renew_leases("another", [hands.lease]) == (set(), set())
+
+
+def test_a_row_that_somebody_holds_delays_its_own_lease_alone(house: House, stranger: Person) -> None:
+    held_up = Hands.claiming(say(house.member.caller))
+    other = Hands.claiming(say(stranger.caller), held_up.runner)
+    both = [held_up.lease, other.lease]
+    with ThreadPoolExecutor(1) as elsewhere, tenant_context(house.id):
+        Conversation.objects.select_for_update().get(id=held_up.claim.conversation)
+        renewing = elsewhere.submit(_renewed, held_up.runner, both)
+        told = renewing.result(timeout=5)
+    assert told == ({other.claim.conversation}, {held_up.claim.conversation})
+    assert leases.renew_leases(held_up.runner, both) == ({lease.conversation for lease in both}, set())
+
+
+def _renewed(runner: str, held: list[Lease]) -> tuple[set[UUID], set[UUID]]:
+    try:
+        return leases.renew_leases(runner, held)
+    finally:
+        connection.close()
 
 
 def test_permission_questions_move_the_turn_between_waiting_and_running(house: House) -> None:
@@ -222,7 +242,10 @@ def test_a_claim_whose_answer_got_lost_ends_as_a_lost_turn(house: House) -> None
     leases.end_lost_turns()
     assert turn_of(caller, known.claim.turn).state == TurnState.RUNNING
     assert turn_of(caller, unheard.claim.turn).state == TurnState.INTERRUPTED
-    assert leases.renew_leases(known.runner, [known.lease, unheard.lease]) == {known.lease.conversation}
+    assert leases.renew_leases(known.runner, [known.lease, unheard.lease]) == (
+        {known.lease.conversation},
+        set(),
+    )
 
 
 def test_a_conversation_with_a_turn_that_may_be_lost_is_not_warmed_up(house: House) -> None:

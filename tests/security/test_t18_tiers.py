@@ -143,9 +143,9 @@ def test_t18_a_host_lets_go_of_what_became_too_good_for_it_once_the_turn_has_end
     hands = Hands.claiming(say(house.owner.caller), live_host("landlock"))
     asks_for(house, "bubblewrap")
     held = [Lease(hands.lease.tenant, hands.lease.conversation, hands.lease.epoch)]
-    assert leases.renew_leases(hands.runner, held) == {hands.claim.conversation}
+    assert leases.renew_leases(hands.runner, held) == ({hands.claim.conversation}, set())
     hands.finish()
-    assert leases.renew_leases(hands.runner, held) == set()
+    assert leases.renew_leases(hands.runner, held) == (set(), set())
 
 
 def test_t18_without_a_sandbox_a_host_works_for_the_oldest_tenant_alone(
