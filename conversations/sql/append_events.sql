@@ -48,13 +48,15 @@ BEGIN
             VALUES ((state_change.data->>'request')::uuid, state_change.tenant_id,
                     state_change.conversation_id, state_change.turn_id, state_change.at, '');
             UPDATE conversations_turn t SET state = 'waiting'
-            WHERE t.id = state_change.turn_id AND t.state = 'running';
+            WHERE t.id = state_change.turn_id AND t.tenant_id = state_change.tenant_id
+              AND t.conversation_id = state_change.conversation_id AND t.state = 'running';
         ELSIF state_change.type = 'permission.resolved' THEN
             UPDATE conversations_turn t SET state = 'running'
-            WHERE t.id = state_change.turn_id AND t.state = 'waiting'
+            WHERE t.id = state_change.turn_id AND t.tenant_id = state_change.tenant_id
+              AND t.conversation_id = state_change.conversation_id AND t.state = 'waiting'
               AND NOT EXISTS (
                   SELECT 1 FROM conversations_permissionrequest p
-                  WHERE p.turn_id = t.id AND p.decision = '');
+                  WHERE p.turn_id = t.id AND p.conversation_id = t.conversation_id AND p.decision = '');
         ELSE
             UPDATE conversations_turn t
             SET state = substr(state_change.type, 6), ended_at = state_change.at,
@@ -63,10 +65,12 @@ BEGIN
                 cost_usd = (state_change.data->>'cost_usd')::numeric,
                 timing = coalesce(state_change.data->'timing', '{}'),
                 error = nullif(state_change.data->'error', 'null')
-            WHERE t.id = state_change.turn_id AND t.state IN ('running', 'waiting');
+            WHERE t.id = state_change.turn_id AND t.tenant_id = state_change.tenant_id
+              AND t.conversation_id = state_change.conversation_id AND t.state IN ('running', 'waiting');
             UPDATE conversations_permissionrequest p
             SET decision = 'expired', decided_at = state_change.at
-            WHERE p.turn_id = state_change.turn_id AND p.decision = '';
+            WHERE p.turn_id = state_change.turn_id AND p.tenant_id = state_change.tenant_id
+              AND p.conversation_id = state_change.conversation_id AND p.decision = '';
             UPDATE conversations_conversation c SET updated_at = state_change.at
             WHERE c.id = state_change.conversation_id;
         END IF;

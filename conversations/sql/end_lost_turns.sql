@@ -24,7 +24,7 @@ BEGIN
             RETURNING t.id, t.tenant_id
         LOOP
             UPDATE conversations_permissionrequest p SET decision = 'expired', decided_at = ended
-            WHERE p.turn_id = turn.id AND p.decision = '';
+            WHERE p.turn_id = turn.id AND p.tenant_id = turn.tenant_id AND p.conversation_id = lost.id AND p.decision = '';
             UPDATE conversations_conversation c SET last_seq = lost.last_seq + 1, updated_at = ended
             WHERE c.id = lost.id;
             INSERT INTO conversations_event (tenant_id, conversation_id, seq, turn_id, type, data, at)

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from conversations import leases
 from conversations.leases import Claim, Lease
-from conversations.models import Control, Conversation, RunnerHost, Turn, TurnState
+from conversations.models import Control, Conversation, PermissionRequest, RunnerHost, Turn, TurnState
 from tenants.context import tenant_context
 from tests.cast import House, Person, found_house
 from tests.conversations.stage import Hands, events_of, kinds, live_host, say, turn_of
@@ -105,6 +105,18 @@ def test_a_write_that_names_another_tenant_is_refused(house: House, stranger: Pe
     hands = Hands.claiming(say(house.member.caller))
     row = hands.row("text.delta", {"block": 0, "text": "x"}, tenant=str(stranger.caller.tenant_id))
     assert hands.write(row) == [None]
+
+
+def test_a_write_that_names_another_conversations_turn_changes_nothing_of_it(
+    house: House, stranger: Person
+) -> None:
+    ours, theirs = Hands.claiming(say(house.member.caller)), Hands.claiming(say(stranger.caller))
+    theirs.write(theirs.row("permission.requested", {"request": str(uuid4())}))
+    ended = {"stop_reason": "end_turn", "usage": {}, "cost_usd": 9.0, "timing": {}}
+    ours.write(ours.row("turn.completed", ended, turn=str(theirs.claim.turn)))
+    assert turn_of(stranger.caller, theirs.claim.turn).state == TurnState.WAITING
+    with tenant_context(stranger.caller.tenant_id):
+        assert PermissionRequest.objects.get(turn_id=theirs.claim.turn).decision == ""
 
 
 def test_one_write_serves_conversations_of_two_tenants(house: House, stranger: Person) -> None:
