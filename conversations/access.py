@@ -110,12 +110,16 @@ def assistant_for(caller: Caller, assistant: object | None) -> Assistant:
 
 
 def permission_for(caller: Caller, request: object) -> PermissionRequest:
-    """A question about a tool call, its row locked. NotFound; PermissionDenied where others have to answer it."""
-    found = PermissionRequest.objects.select_for_update(of=("self",)).filter(
-        id=uuid_of(request), conversation__in=readable(caller)
-    )
-    row = found.select_related("conversation").first()
-    if row is None:
+    """A question about a tool call, its row locked. NotFound; PermissionDenied where others have to answer it.
+
+    The conversation's row is locked before it, in the order of the recorder that ends its turn.
+    """
+    asked = PermissionRequest.objects.filter(id=uuid_of(request), conversation__in=readable(caller)).first()
+    # Unshared or deleted meanwhile, it is not there either.
+    found = asked and readable(caller).select_for_update().filter(id=asked.conversation_id).first()
+    row = asked and found and PermissionRequest.objects.select_for_update().filter(id=asked.id).first()
+    if not row or not found:
         raise NotFound(_("There is no such question."))
-    _require(caller, row.conversation, "moderating")
+    _require(caller, found, "moderating")
+    row.conversation = found
     return row

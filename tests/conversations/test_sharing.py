@@ -1,14 +1,18 @@
 """A conversation is its author's alone, until they share it: then the tenant reads it, and admins moderate it."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import connection
 
+from conversations.access import permission_for
 from conversations.controls import Change, change_now
+from conversations.models import Conversation, PermissionRequest
 from tenants.context import tenant_context
 from tenants.roles import Role
 from tests.cast import House, Person
@@ -157,6 +161,26 @@ async def test_a_question_is_answered_by_its_author_or_an_admin_and_once(cast: C
         assert await cast[name].refused("POST", path, body) == refusal
     assert (await cast["admin"].call("POST", path, body)).status_code == 200
     assert await cast["author"].refused("POST", path, body) == (409, "invalid_request_error")
+
+
+def test_an_answer_waits_for_the_end_of_its_turn_and_holds_nothing_that_it_needs(cast: Cast) -> None:
+    conversation, request, _hands = _shared(cast)
+
+    def look_up() -> None:
+        try:
+            with tenant_context(cast.house.id):
+                permission_for(cast.author.caller, request)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        with tenant_context(cast.house.id):
+            Conversation.objects.select_for_update().get(id=conversation)
+            answering = elsewhere.submit(look_up)
+            with pytest.raises(TimeoutError):
+                answering.result(timeout=0.5)
+            PermissionRequest.objects.select_for_update(nowait=True).get(id=request)
+        answering.result(timeout=5)
 
 
 async def test_others_follow_it_live_until_it_is_shared_no_more(cast: Cast, sockets: AsyncExitStack) -> None:
