@@ -127,10 +127,10 @@ def take_lease(runner: str, tenant: UUID, conversation: UUID) -> int | None:
 def renew_leases(runner: str, leases: list[Lease]) -> tuple[set[UUID], set[UUID]]:
     """Renew them: the conversations that were, and those still held whose row somebody else has just now."""
     ids, epochs = [lease.conversation for lease in leases], [lease.epoch for lease in leases]
+    arguments: list[Any] = [runner, LEASE, ids, epochs]
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT conversation, busy FROM renew_leases(%s, %s, %s::uuid[], %s::bigint[])",
-            [runner, LEASE, ids, epochs],
+            "SELECT conversation, busy FROM renew_leases(%s, %s, %s::uuid[], %s::bigint[])", arguments
         )
         told = cursor.fetchall()
     return {one for one, busy in told if not busy}, {one for one, busy in told if busy}
