@@ -206,7 +206,7 @@ async def test_t22_a_page_that_opens_fifty_conversations_is_no_flood(
         await socket.tell("subscribe", conversation=conversation)
         await socket.tell("warm", conversation=conversation)
         await socket.tell("set", conversation=conversation, model="other")
-    changed = set()
+    changed: set[tuple[str, str]] = set()
     while len(changed) < len(opened):
         frame = await socket.hear()
         if frame["type"] == "conversation.updated":
