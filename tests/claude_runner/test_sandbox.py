@@ -190,6 +190,7 @@ def test_the_cli_is_staged_once(new_sandbox_dir: Callable[[], Path]) -> None:
     assert staged.stat().st_mode & 0o7777 == 0o111
     before = staged.stat().st_ino
     assert stage_cli(settings).stat().st_ino == before
+    staged.chmod(0o555)  # root alone reads what nobody may
     assert filecmp.cmp(staged, find_cli(settings), shallow=False)
     assert [path.name for path in staged.parent.iterdir()] == ["claude"]
 
