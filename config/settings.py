@@ -156,9 +156,9 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "tenants.middleware.RequestIdMiddleware",
-    "config.api.api_errors",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "config.api.api_errors",
     "config.static_files.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",

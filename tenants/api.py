@@ -50,6 +50,7 @@ async def list_credentials(request: HttpRequest) -> Record:
 @router.post("/credentials", response={201: Any}, summary="Keep a credential")
 async def create_credential(request: HttpRequest, body: NewCredential) -> Status[Record]:
     caller = _caller(request)
+    caller.require(Action.KEEP_CREDENTIALS)
     # Resolving a name may take seconds: on a thread of its own, with no transaction open.
     draft = await asyncio.to_thread(
         CredentialDraft.checked, name=body.name, kind=body.kind, secret=body.secret, base_url=body.base_url
@@ -66,6 +67,7 @@ async def read_credential(request: HttpRequest, credential: str) -> Record:
 @router.patch("/credentials/{credential}", summary="Rename it, replace its secret, make it the default")
 async def change_credential(request: HttpRequest, credential: str, body: CredentialChange) -> Record:
     caller = _caller(request)
+    caller.require(Action.KEEP_CREDENTIALS)
     base_url = body.base_url and await asyncio.to_thread(checked_base_url, body.base_url)
     return await in_tenant(caller.tenant_id, _change, caller, credential, body, base_url)
 

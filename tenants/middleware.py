@@ -18,6 +18,9 @@ from tenants.errors import ApiError
 from tenants.models import User
 from tenants.sign_ins import note_first_act
 
+# What is shown there is one person's: no cache on the way keeps it for another.
+PRIVATE = ("/v1/", "/t/")
+
 type Answer = HttpResponseBase | Awaitable[HttpResponseBase]
 
 
@@ -53,6 +56,8 @@ async def _signed_later(request: HttpRequest, answer: Awaitable[HttpResponseBase
 
 def _signed(request: HttpRequest, answer: HttpResponseBase) -> HttpResponseBase:
     answer.headers["request-id"] = request.request_id  # type: ignore[attr-defined]
+    if request.path_info.startswith(PRIVATE):
+        answer.headers.setdefault("cache-control", "private, no-cache")
     return answer
 
 

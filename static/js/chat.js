@@ -14,13 +14,13 @@ const stop = document.getElementById("stop"); // who only reads has none
 const notice = document.getElementById("connection");
 const problem = document.getElementById("problem");
 const sharing = document.getElementById("sharing");
-const { slug, live, address } = dock.dataset;
+const { whose, live, address } = dock.dataset;
 
 let conversation = dock.dataset.conversation;
 let seq = Number(dock.dataset.seq);
 
-const outbox = new Outbox(slug, conversation);
-const composer = new Composer(slug, conversation, sendMessage, (length, most) =>
+const outbox = new Outbox(whose, conversation);
+const composer = new Composer(whose, conversation, sendMessage, (length, most) =>
   tell(problem.dataset.tooLong.replace("%(length)s", length).replace("%(most)s", most)),
 );
 const socket = new Socket(new URL(live, location.href).href.replace(/^http/, "ws"), {
@@ -80,8 +80,8 @@ function begin(id) {
   history.replaceState(null, "", `${address}${id}/`);
   sharing.action = `${address}${id}/share`;
   sharing.hidden = false;
-  outbox.moveTo(slug, id);
-  composer.moveTo(slug, id);
+  outbox.moveTo(whose, id);
+  composer.moveTo(whose, id);
 }
 
 function showConnection(state, seconds) {

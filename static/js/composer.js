@@ -8,8 +8,8 @@ export class Composer {
   #most = Number(field?.dataset.most);
 
   // `send(text)` takes a message; `tooLong(text)` is told instead when it can't be taken.
-  constructor(slug, conversation, send, tooLong) {
-    this.#key = `parley:draft:${slug}:${conversation || "new"}`;
+  constructor(whose, conversation, send, tooLong) {
+    this.#key = `parley:draft:${whose}:${conversation || "new"}`;
     if (!form) return;
     field.value ||= localStorage.getItem(this.#key) ?? "";
     this.#grow();
@@ -48,9 +48,9 @@ export class Composer {
     this.set([text, field.value].filter(Boolean).join("\n\n"));
   }
 
-  moveTo(slug, conversation) {
+  moveTo(whose, conversation) {
     localStorage.removeItem(this.#key);
-    this.#key = `parley:draft:${slug}:${conversation}`;
+    this.#key = `parley:draft:${whose}:${conversation}`;
     this.#changed();
   }
 

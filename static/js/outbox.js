@@ -1,12 +1,12 @@
 // Messages on their way: kept in the browser until the page shows their turn, and sent again until then.
-// Each has an id, so that sent twice it is still one turn.
+// Each has an id, so that sent twice it is still one turn. `whose`: the next person at this browser is somebody else.
 export class Outbox {
   #key;
   #place = document.getElementById("outbox");
   #template = document.getElementById("pending");
 
-  constructor(slug, conversation) {
-    this.#key = `parley:outbox:${slug}:${conversation || "new"}`;
+  constructor(whose, conversation) {
+    this.#key = `parley:outbox:${whose}:${conversation || "new"}`;
     this.#show();
   }
 
@@ -34,10 +34,10 @@ export class Outbox {
   }
 
   // The conversation has begun: what is still waiting belongs to it.
-  moveTo(slug, conversation) {
+  moveTo(whose, conversation) {
     const waiting = this.messages;
     localStorage.removeItem(this.#key);
-    this.#key = `parley:outbox:${slug}:${conversation}`;
+    this.#key = `parley:outbox:${whose}:${conversation}`;
     this.#keep([...this.messages, ...waiting]);
   }
 

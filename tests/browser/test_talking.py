@@ -177,6 +177,24 @@ def test_a_web_process_that_dies_in_the_middle_costs_the_page_nothing(
         person.complaints.clear()  # the browser's own words on the lost connection
 
 
+def test_what_is_typed_is_shown_to_nobody_else_at_the_same_browser(visit: Visit) -> None:
+    person = visit()
+    person.page.locator("#message").fill("for my eyes only")
+    whose = person.page.locator("#thread").get_attribute("data-whose")
+    assert whose
+    kept = person.page.evaluate("Object.keys(localStorage)")
+    assert [key for key in kept if "draft" in key] == [f"parley:draft:{whose}:new"]
+    person.page.evaluate(
+        """([whose]) => {
+            const other = whose.split(":")[0] + ":somebody-else";
+            localStorage.setItem(`parley:draft:${other}:new`, "not yours");
+        }""",
+        [whose],
+    )
+    person.page.reload()
+    expect(person.page.locator("#message")).to_have_value("for my eyes only")
+
+
 def test_what_is_typed_survives_a_reload_and_a_lost_session(visit: Visit) -> None:
     person = visit()
     person.page.locator("#message").fill("a long thought")
