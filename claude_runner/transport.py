@@ -14,6 +14,7 @@ from typing import Any
 from claude_agent_sdk import CLIConnectionError, Transport
 
 from claude_runner import faults
+from claude_runner.asked import MOST_PARTS, parts
 from claude_runner.child import Child
 from claude_runner.limits import too_much_output
 from claude_runner.spec import Limits
@@ -24,8 +25,6 @@ FOR_THE_SDK = frozenset(
     {"control_request", "control_response", "control_cancel_request", "transcript_mirror", "result"}
 )
 GARBAGE_OF_A_TURN = 1 << 20
-# Objects, lists and items of one line. An honest one has far fewer; each costs time and memory to be read.
-MOST_PARTS = 500_000
 
 type Frame = dict[str, Any]
 type Start = Callable[
@@ -113,7 +112,7 @@ class CliTransport(Transport):
 
     def _exceeds(self, line: bytes) -> bool:
         """Whether it is not even worth reading: nothing after it is read either."""
-        if sum(line.count(mark) for mark in (b"[", b"{", b",")) > MOST_PARTS:
+        if parts(line) > MOST_PARTS:
             self._on_flood(faults.ENDLESS_LINE)
             return True
         return self._garbage > GARBAGE_OF_A_TURN or self._received > self._limits.output

@@ -177,11 +177,15 @@ def test_a_web_process_that_dies_in_the_middle_costs_the_page_nothing(
         person.complaints.clear()  # the browser's own words on the lost connection
 
 
-def test_what_is_typed_is_shown_to_nobody_else_at_the_same_browser(visit: Visit) -> None:
+def test_what_is_typed_is_shown_to_nobody_else_at_the_same_browser(
+    visit: Visit, installation: Installation
+) -> None:
     person = visit()
     person.page.locator("#message").fill("for my eyes only")
     whose = person.page.locator("#thread").get_attribute("data-whose")
     assert whose
+    owner = installation.client(installation.webs[0]).get("/v1/members")["data"][0]["id"]
+    assert whose == f"{installation.first_run['tenant']}:{owner}"
     kept = person.page.evaluate("Object.keys(localStorage)")
     assert [key for key in kept if "draft" in key] == [f"parley:draft:{whose}:new"]
     person.page.evaluate(
