@@ -3,16 +3,18 @@
 Both kinds may be interrupted at any point and repeated: what is left to do is seen from what is stored.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from django.apps import apps
 from django.db import connection, models
+from django.utils.translation import gettext as _
 
 from tenants import secrets
 from tenants.acts import Act
 from tenants.context import tenant_context
+from tenants.errors import NotFound
 from tenants.master_keys import SecretError
 from tenants.models import AuditEvent, Tenant, TenantRow
 
@@ -56,6 +58,14 @@ def all_tenants() -> list[tuple[UUID, str]]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT id, slug FROM list_tenants('', NULL)")
         return [(tenant, slug) for tenant, slug in cursor.fetchall()]
+
+
+def tenants_called(slugs: Sequence[str]) -> dict[str, UUID]:
+    """The ids of these tenants, of all where none is named; NotFound says which there are not."""
+    known = {slug: tenant for tenant, slug in all_tenants()}
+    if unknown := sorted(set(slugs) - known.keys()):
+        raise NotFound(_("There is no tenant %(slugs)s.") % {"slugs": ", ".join(unknown)})
+    return {slug: known[slug] for slug in slugs or known}
 
 
 def wrap_anew(tenant_id: UUID) -> bool:

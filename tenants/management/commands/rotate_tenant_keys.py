@@ -5,9 +5,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from tenants.errors import NotFound
 from tenants.master_keys import SecretError
 from tenants.models import Tenant
-from tenants.rotation import all_tenants, change_key
+from tenants.rotation import change_key, tenants_called
 
 
 class Command(BaseCommand):
@@ -20,13 +21,14 @@ class Command(BaseCommand):
         parser.add_argument("slugs", nargs="*", metavar="SLUG", help="only these tenants; without any, all")
 
     def handle(self, *args: Any, slugs: list[str], **options: Any) -> None:
-        tenants = {slug: tenant for tenant, slug in all_tenants()}
-        if unknown := sorted(set(slugs) - tenants.keys()):
-            raise CommandError(f"There is no tenant {', '.join(unknown)}.")
+        try:
+            tenants = tenants_called(slugs)
+        except NotFound as error:
+            raise CommandError(error.message) from error
         changed, left = 0, []
-        for slug in slugs or tenants:
+        for slug, tenant in tenants.items():
             try:
-                unopened = change_key(tenants[slug])
+                unopened = change_key(tenant)
             except Tenant.DoesNotExist:
                 continue  # deleted meanwhile
             except SecretError as error:

@@ -7,7 +7,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from tenants.audit import chain
 from tenants.context import tenant_context
-from tenants.rotation import all_tenants
+from tenants.errors import NotFound
+from tenants.rotation import tenants_called
 
 
 class Command(BaseCommand):
@@ -20,12 +21,13 @@ class Command(BaseCommand):
         parser.add_argument("slugs", nargs="*", metavar="SLUG", help="only these tenants; without any, all")
 
     def handle(self, *args: Any, slugs: list[str], **options: Any) -> None:
-        tenants = {slug: tenant for tenant, slug in all_tenants()}
-        if unknown := sorted(set(slugs) - tenants.keys()):
-            raise CommandError(f"There is no tenant {', '.join(unknown)}.")
+        try:
+            tenants = tenants_called(slugs)
+        except NotFound as error:
+            raise CommandError(error.message) from error
         broken = []
-        for slug in slugs or tenants:
-            with tenant_context(tenants[slug]):
+        for slug, tenant in tenants.items():
+            with tenant_context(tenant):
                 found = chain()
             self.stdout.write(f"{slug} {found.length} {found.digest}")
             if found.broken_at is not None:
