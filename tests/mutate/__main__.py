@@ -28,8 +28,8 @@ def main() -> None:
         sys.exit(f"No mutation is named like that. There are: {', '.join(one.name for one in MUTATIONS)}")
     with tempfile.TemporaryDirectory(prefix="parley-mutate-") as folder:
         tree = Path(folder)
-        # A sandbox's own user has to pass through.
-        tree.chmod(0o711)
+        # A sandbox's own user passes through, and a runner that is an ordinary user imports from here.
+        tree.chmod(0o755)
         copy_into(tree)
         tests = sorted({test for mutation in chosen for test in mutation.tests})
         say(f"With all layers on, {len(tests)} tests have to pass ...")
