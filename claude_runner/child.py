@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from claude_runner import census
+from claude_runner.confine import CROWDED
 from claude_runner.errors import StartFailed
 from claude_runner.sandbox import Launch
 
@@ -22,6 +23,8 @@ STDERR_KEPT = 8 << 10
 FLUSH, TERMINATE, KILL = 4.0, 2.0, 5.0
 # How long `confine.py` may take to end all below it.
 KEEP = 2.0
+# How long what keeps a command that ended by itself may take to tell how.
+TELL = 1.0
 
 
 async def uncancelled[T](work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
@@ -159,6 +162,11 @@ class Child(asyncio.SubprocessProtocol):
         return self._transport.get_returncode()
 
     @property
+    def crowded(self) -> bool:
+        """Whether it failed beside so many processes of its own that there was no room for one more."""
+        return self.returncode == CROWDED
+
+    @property
     def stopping(self) -> bool:
         return self._stop is not None
 
@@ -200,6 +208,8 @@ class Child(asyncio.SubprocessProtocol):
         family = self._inits or _open(self._family())
         try:
             self.read(on=True)
+            if self._ended:
+                await self._gone(TELL)
             if gently and not self.exited.is_set():
                 self.end_input()
                 if not await self._gone(FLUSH):

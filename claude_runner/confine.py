@@ -4,7 +4,8 @@ It stays outside as the parent of all that the command starts: daemons come back
 so that none is left when it ends them. The command, its child, drops to a uid of its own and, if told to,
 confines itself with Landlock and a filter of system calls. Standard library only: it is read by its path.
 
-JSON: `uid` or null; `filter`, the file with the filter, or null; `read` and `write`, paths for Landlock, or null.
+JSON: `uid` or null; `filter`, the file with the filter, or null; `read` and `write`, paths for Landlock, or null;
+`crowd`: a command that fails while more threads than that are left of what it started ends as CROWDED.
 """
 
 import contextlib
@@ -28,6 +29,8 @@ EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
 TRUNCATE, IOCTL_DEV = 1 << 14, 1 << 15
 FILES_ONLY = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 TCP, SCOPES = 0b11, 0b11
+
+CROWDED = 97
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -121,6 +124,14 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+def threads_below(pid: int) -> int:
+    count = 0
+    for one in descendants(pid):
+        with contextlib.suppress(OSError):
+            count += len(os.listdir(f"/proc/{one}/task"))
+    return count
+
+
 def end_all() -> None:
     """Kill what is below until nothing is; what was killed is buried here, since it comes back to us."""
     while below := descendants(os.getpid()):
@@ -158,8 +169,9 @@ def main() -> None:
     ended, status = 0, 0
     while ended != child:
         ended, status = os.waitpid(-1, 0)
+    crowded = status != 0 and threads_below(os.getpid()) > wanted["crowd"]
     end_all()
-    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    os._exit(CROWDED if crowded else os.waitstatus_to_exitcode(status) & 0xFF)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from claude_runner.spec import Limits
 
 # The kernel's wall stands a little behind ours: who runs into it is seen, and ended with a reason.
 BEHIND = 9 / 8
+# Of the limit, what the processes of a CLI that died of that wall are: its own threads are gone by then.
+CROWD = 3 / 4
 # File systems inside that lie in memory.
 IN_MEMORY = ("tmp", "dev/shm")
 # Of its time, what the counting of files may take.
@@ -107,7 +109,7 @@ def excess(limits: Limits, used: Used, cpu_before: float) -> str:
     if used.memory > limits.memory:
         return too_much_memory(limits)
     if used.processes > limits.processes:
-        return f"Stopped: the conversation ran more than {limits.processes:,} processes."
+        return too_many_processes(limits)
     if used.temporary > limits.files:
         return f"Stopped: the conversation made more than {limits.files:,} temporary files."
     if used.cpu - cpu_before > limits.cpu:
@@ -125,6 +127,10 @@ def overfull(allowed: Limits, stored: Stored) -> str:
 
 def too_much_memory(limits: Limits) -> str:
     return f"Stopped: the conversation used more than {_size(limits.memory)} of memory."
+
+
+def too_many_processes(limits: Limits) -> str:
+    return f"Stopped: the conversation ran more than {limits.processes:,} processes."
 
 
 def too_long(limits: Limits) -> str:
@@ -160,6 +166,11 @@ def kernel_walls(limits: Limits, *, beside: int) -> list[str]:
     processes = _allowed(resource.RLIMIT_NPROC, beside + int(limits.processes * BEHIND))
     walls = [f"--fsize={file}", "--core=0", f"--nproc={processes}", f"--nofile={descriptors.inside()}"]
     return ["/usr/bin/prlimit", *walls, "--"]
+
+
+def crowd(limits: Limits) -> int:
+    """A CLI that fails beside more threads than that had no room left for one of its own."""
+    return int(limits.processes * CROWD)
 
 
 def _allowed(kind: int, wanted: int) -> int:

@@ -29,7 +29,7 @@ from claude_runner.events import Event
 from claude_runner.folders import Place
 from claude_runner.frames import Bill, Frame
 from claude_runner.gateway import Gateway
-from claude_runner.limits import BEHIND, Watch, too_long, too_much_memory
+from claude_runner.limits import BEHIND, Watch, too_long, too_many_processes, too_much_memory
 from claude_runner.sandbox import inside, walled
 from claude_runner.spec import Account, Ask, Content, LaunchSpec, RunnerSettings, Tier
 from claude_runner.transcript import CANONICAL_CONFIG, canonical_path, restore
@@ -345,12 +345,19 @@ class Process:
             await asyncio.wait([asyncio.create_task(self._client.disconnect())], timeout=70)
             await self._gateway.close()
         finally:
-            if self._turn is not None and self.watch.group.killed():
-                self._turn.fail(faults.fault(too_much_memory(self._host.settings.limits)))
+            if self._turn is not None and (reason := self._killed_by()):
+                self._turn.fail(faults.fault(reason))
             await asyncio.to_thread(self.watch.group.remove)
             if self._turn is not None:
                 self._turn.gone()
             self._on_gone(self)
+
+    def _killed_by(self) -> str:
+        """The limit at whose wall in the kernel it died before anybody had looked, or ""."""
+        limits, child = self._host.settings.limits, self._transport.child
+        if self.watch.group.killed():
+            return too_much_memory(limits)
+        return too_many_processes(limits) if child is not None and child.crowded else ""
 
 
 async def _user_message(content: Content) -> AsyncIterator[dict[str, Any]]:

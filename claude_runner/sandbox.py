@@ -11,9 +11,10 @@ from typing import Any
 
 from claude_runner.census import threads_of
 from claude_runner.cgroup import Group
+from claude_runner.confine import CROWDED
 from claude_runner.errors import SandboxUnavailable
 from claude_runner.folders import Place
-from claude_runner.limits import kernel_walls
+from claude_runner.limits import crowd, kernel_walls
 from claude_runner.spec import Limits, Tier
 
 TMP_BYTES, SHM_BYTES = 1 << 30, 256 << 20
@@ -37,8 +38,12 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom",
 # Tiers that show a process the host's own paths.
 UNWALLED = frozenset({Tier.LANDLOCK, Tier.NONE})
 INNER_INIT = "/run/sandbox-init"
-# Waits for the command, and buries whatever else comes back to the first process. Its end is the end of all.
-INIT = '"$@"; exit $?'
+# Waits for the command, and buries whatever else comes back to the first process. Its end is the end of all; it tells,
+# like `confine.py`, when the command failed in a crowd. Without a process more: there may be no room for one.
+INIT = (
+    'crowd=$1; shift; "$@"; ended=$?; set -- /proc/[0-9]*/task/*; '
+    f'if [ $ended != 0 ] && [ $# -gt "$crowd" ]; then exit {CROWDED}; fi; exit $ended'
+)
 ENTER = 'while test "$1" != --; do echo 0 >"$1"; shift; done; shift; exec "$@"'
 CALLS_FD = 9
 USR_LINKS = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
@@ -102,9 +107,10 @@ def walled(
         env["GIT_CONFIG_NOSYSTEM"] = "1"  # git fails where it may not read that
     own_count = place.uid is not None or (tier not in UNWALLED and _counts_by_namespace())
     beside = 0 if own_count else threads_of(os.getuid())
-    arguments = [*kernel_walls(limits or Limits(), beside=beside), *arguments]
+    limits = limits or Limits()
+    arguments = [*kernel_walls(limits, beside=beside), *arguments]
     if tier in UNWALLED:
-        argv = [*_entering(group), *_confined(tier, place, cli), *arguments]
+        argv = [*_entering(group), *_confined(tier, place, cli, crowd(limits)), *arguments]
         return Launch(argv, env, place.workspace, walled=False, kept=True)
     argv = [
         *_entering(group),
@@ -112,7 +118,7 @@ def walled(
         *_drop(place),
         *_bubblewrap(place, cli, env),
         "--",
-        *(INNER_INIT, "-c", INIT, "init"),
+        *(INNER_INIT, "-c", INIT, "init", str(crowd(limits))),
         *arguments,
     ]
     return Launch(argv, {}, Path("/"), walled=True)
@@ -165,8 +171,8 @@ def _drop(place: Place) -> list[str]:
     return [_tool("setpriv"), *ids, "--no-new-privs", "--"]
 
 
-def _confined(tier: Tier, place: Place, cli: Path) -> list[str]:
-    wanted: dict[str, Any] = {"uid": place.uid, "filter": None, "read": None, "write": None}
+def _confined(tier: Tier, place: Place, cli: Path, crowd: int) -> list[str]:
+    wanted: dict[str, Any] = {"uid": place.uid, "filter": None, "read": None, "write": None, "crowd": crowd}
     if tier is Tier.LANDLOCK:
         own = (place.home, place.workspace, place.config, place.socket)
         wanted["filter"] = str(place.calls_offline)

@@ -32,8 +32,8 @@ from tests.uids import AS_ROOT, ORDINARY, become
 LOOK = (
     "run (env -i setsid sleep 4715 >/dev/null 2>&1 &) ; "
     "id -u; cat /etc/shadow; ls /home; cat /proc/net/dev | tail -n +3; "
-    "prlimit --pid RUNNER --core=0 && echo limited; renice -n 1 -p RUNNER && echo slowed; "
-    "renice -n 1 -u $(id -u) && echo slowed; true"
+    "prlimit --pid RUNNER --core=0 && echo limited; renice -n 19 -p RUNNER && echo slowed; "
+    "renice -n 19 -u $(id -u) && echo slowed; true"
 )
 
 

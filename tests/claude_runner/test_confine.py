@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import pytest
 
-from claude_runner import RunnerSettings, Tier, ToolFinished
-from claude_runner.confine import landlock_version
+from claude_runner import Limits, RunnerSettings, Tier, ToolFinished
+from claude_runner.confine import CROWDED, landlock_version
 from claude_runner.folders import Folders
 from claude_runner.probe import findings_of
 from claude_runner.sandbox import Launch, walled
@@ -126,10 +126,10 @@ async def test_daemons_end_when_the_cli_is_killed(new_engine: NewEngine, tier: T
     assert (await engine.say("echo again")).text == "again"
 
 
-def _launch(folders: Folders, tier: Tier, script: str) -> Launch:
+def _launch(folders: Folders, tier: Tier, script: str, limits: Limits | None = None) -> Launch:
     place = folders.place(str(uuid4()))
     place.make(place.config)
-    return walled(tier, place, Path("/bin/sh"), ["/bin/sh", "-c", script], {})
+    return walled(tier, place, Path("/bin/sh"), ["/bin/sh", "-c", script], {}, limits)
 
 
 @pytest.mark.parametrize("tier", UNWALLED)
@@ -156,6 +156,35 @@ def test_the_commands_end_is_ones_own_end(new_sandbox_dir: Callable[[], Path]) -
     assert subprocess.run(launch.argv, env=launch.env, check=False, timeout=10).returncode == 3
     assert time.monotonic() - began < 2
     assert _sleepers(4714) == []
+
+
+CROWD = "n=0; while [ $n -lt {many} ]; do sleep 4716 & n=$((n + 1)); done; exit 3"
+
+
+@pytest.mark.parametrize(("many", "told"), [(10, 3), (90, CROWDED)])
+@pytest.mark.parametrize("tier", [*UNWALLED, pytest.param(Tier.BUBBLEWRAP, marks=pytest.mark.needs_bubblewrap)])
+def test_a_command_that_fails_in_a_crowd_of_its_own_is_told_from_others(
+    new_sandbox_dir: Callable[[], Path], tier: Tier, many: int, told: int
+) -> None:
+    folders = Folders(RunnerSettings(new_sandbox_dir()))
+    launch = _launch(folders, tier, CROWD.format(many=many), Limits(processes=100))
+    assert subprocess.run(launch.argv, env=launch.env, check=False, timeout=20).returncode == told
+    assert _sleepers(4716) == []
+
+
+@pytest.mark.parametrize("tier", [*UNWALLED, pytest.param(Tier.BUBBLEWRAP, marks=pytest.mark.needs_bubblewrap)])
+async def test_a_cli_that_died_of_too_many_processes_unseen_has_that_reason(
+    new_engine: NewEngine, tier: Tier
+) -> None:
+    """A fork bomb is at the kernel's wall in moments, and there the CLI may die before anybody has looked."""
+    engine = await new_engine(tier, limits=Limits(processes=100))
+    engine.pool._watcher.cancel()
+    said = await engine.say(f"run ({CROWD.format(many=90)}); kill -9 $PPID; sleep 4716")
+    assert said.end.error == {
+        "type": "api_error",
+        "message": "Stopped: the conversation ran more than 100 processes.",
+    }
+    assert _sleepers(4716) == []
 
 
 def test_a_command_that_is_none_is_told(new_sandbox_dir: Callable[[], Path]) -> None:
