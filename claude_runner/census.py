@@ -59,12 +59,6 @@ def _read(pid: int) -> Running | None:
     return None
 
 
-def threads_in_all() -> int:
-    """How many this machine has: to be asked at any moment."""
-    with open("/proc/loadavg", "rb", buffering=0) as file:
-        return int(file.read().split()[3].partition(b"/")[2])
-
-
 def threads_of(uid: int) -> int:
     """How many all processes of this uid have, which is what the kernel counts against its limit of processes."""
     threads = 0

@@ -13,7 +13,7 @@ from uuid import UUID
 from claude_agent_sdk import SessionStore
 
 from claude_runner import faults
-from claude_runner.census import Census, threads_in_all
+from claude_runner.census import Census
 from claude_runner.cgroup import Groups
 from claude_runner.child import uncancelled
 from claude_runner.cli import stage_cli
@@ -29,9 +29,6 @@ from claude_runner.upstreams import AddressesOf, Upstreams, any_address_of
 logger = logging.getLogger(__name__)
 
 WATCH_EVERY = 1.0
-# A fork bomb is at the kernel's wall within moments, and its CLI may die of that before anybody has looked. So a
-# glance at the number of all threads calls for a look when it has grown by this part of a limit.
-GLANCE_EVERY, GLANCE_WHILE_BUSY, GROWN = 0.2, 0.02, 1 / 16
 
 
 class Pool:
@@ -259,9 +256,9 @@ class Pool:
     # Limits
 
     async def _watch(self) -> None:
-        """Hold each process against its limits once a second and when processes multiply; who exceeds them ends."""
+        """Hold each process against its limits once a second; who exceeds them ends."""
         while True:
-            await self._until_they_multiply(self._settings.limits.processes * GROWN)
+            await asyncio.sleep(WATCH_EVERY)
             watched = [process for process in self._processes.values() if process.pid is not None]
             for process in watched:
                 if process.watch.due:
@@ -270,13 +267,6 @@ class Pool:
             if watched:
                 for process, reason in await asyncio.to_thread(self._look, watched):
                     process.fail(reason)
-
-    async def _until_they_multiply(self, many: float) -> None:
-        """Wait until the next look, or until this machine has so many more threads than now."""
-        until, before = monotonic() + WATCH_EVERY, threads_in_all()
-        while (left := until - monotonic()) > 0 and threads_in_all() < before + many:
-            busy = any(process.busy for process in self._processes.values())
-            await asyncio.sleep(min(left, GLANCE_WHILE_BUSY if busy else GLANCE_EVERY))
 
     def _look(self, watched: list[Process]) -> list[tuple[Process, str]]:
         census = Census()

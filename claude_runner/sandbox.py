@@ -38,8 +38,8 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom",
 # Tiers that show a process the host's own paths.
 UNWALLED = frozenset({Tier.LANDLOCK, Tier.NONE})
 INNER_INIT = "/run/sandbox-init"
-# Waits for the command, and buries whatever else comes back to the first process. Its end is the end of all; it tells,
-# like `confine.py`, when the command failed in a crowd. Without a process more: there may be no room for one.
+# Waits for the command, and buries whatever else comes back to the first process. Its end is the end of all. Like
+# `confine.py` it tells when the command failed in a crowd, without a process more: there may be no room for one.
 INIT = (
     'crowd=$1; shift; "$@"; ended=$?; set -- /proc/[0-9]*/task/*; '
     f'if [ $ended != 0 ] && [ $# -gt "$crowd" ]; then exit {CROWDED}; fi; exit $ended'

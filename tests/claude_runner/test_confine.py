@@ -25,6 +25,7 @@ from .conftest import Engine, NewEngine, eventually
 
 PROJECT = Path(__file__).parents[2]
 UNWALLED = [pytest.param(tier, id=tier) for tier in (Tier.LANDLOCK, Tier.NONE)]
+WALLED_TOO = [*UNWALLED, pytest.param(Tier.BUBBLEWRAP, id="bubblewrap", marks=pytest.mark.needs_bubblewrap)]
 # Refuses Landlock to the program that it starts, as a kernel without it does.
 REFUSE_LANDLOCK = """
 import ctypes, errno, os, struct, sys
@@ -162,7 +163,7 @@ CROWD = "n=0; while [ $n -lt {many} ]; do sleep 4716 & n=$((n + 1)); done; exit 
 
 
 @pytest.mark.parametrize(("many", "told"), [(10, 3), (90, CROWDED)])
-@pytest.mark.parametrize("tier", [*UNWALLED, pytest.param(Tier.BUBBLEWRAP, marks=pytest.mark.needs_bubblewrap)])
+@pytest.mark.parametrize("tier", WALLED_TOO)
 def test_a_command_that_fails_in_a_crowd_of_its_own_is_told_from_others(
     new_sandbox_dir: Callable[[], Path], tier: Tier, many: int, told: int
 ) -> None:
@@ -172,7 +173,7 @@ def test_a_command_that_fails_in_a_crowd_of_its_own_is_told_from_others(
     assert _sleepers(4716) == []
 
 
-@pytest.mark.parametrize("tier", [*UNWALLED, pytest.param(Tier.BUBBLEWRAP, marks=pytest.mark.needs_bubblewrap)])
+@pytest.mark.parametrize("tier", WALLED_TOO)
 async def test_a_cli_that_died_of_too_many_processes_unseen_has_that_reason(
     new_engine: NewEngine, tier: Tier
 ) -> None:
