@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,7 @@ class Running:
 
     def memory(self) -> int:
         """Bytes that are its own: neither of a file nor shared."""
-        with contextlib.suppress(OSError):
-            _, resident, shared, *_ = Path(f"/proc/{self.pid}/statm").read_text().split()
-            return (int(resident) - int(shared)) * PAGE
-        return 0
+        return _memory(f"/proc/{self.pid}") or next(filter(None, map(_memory, _threads(self.pid))), 0)
 
 
 class Census:
@@ -46,16 +43,31 @@ class Census:
         return found
 
 
+def _threads(pid: int) -> Iterator[str]:
+    """Whose main thread has ended shows its memory in the others."""
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/task") as entries:
+        yield from (entry.path for entry in entries)
+
+
+def _memory(folder: str) -> int:
+    with contextlib.suppress(OSError):
+        _, resident, shared, *_ = Path(folder, "statm").read_text().split()
+        return (int(resident) - int(shared)) * PAGE
+    return 0
+
+
 def _read(pid: int) -> Running | None:
     # A process may end at any moment between two of these.
     with contextlib.suppress(OSError):
         # Its name stands in brackets and may hold anything, brackets too.
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             fields = file.read().rpartition(b")")[2].split()
-        if fields[0] in b"ZX":
+        threads = int(fields[17])
+        # One whose main thread alone has ended is shown as a zombie, too.
+        if fields[0] in b"ZX" and threads <= 1:
             return None
         cpu = sum(map(int, fields[11:15])) / TICKS
-        return Running(pid, int(fields[1]), int(fields[17]), cpu)
+        return Running(pid, int(fields[1]), threads, cpu)
     return None
 
 

@@ -87,13 +87,8 @@ class Watch:
 
 def _used(family: list[Running], walled: bool, counted: int | None) -> Used:
     in_memory = temporary = 0
-    for folder in IN_MEMORY if walled and family else ():
-        with contextlib.suppress(OSError):
-            inner = f"/proc/{family[-1].pid}/root/{folder}"
-            # Before bubblewrap has changed its root, this is the host's.
-            if os.stat(inner).st_dev == os.stat(f"/{folder}").st_dev:
-                continue
-            system = os.statvfs(inner)
+    for folder in IN_MEMORY if walled else ():
+        if system := _inner_system(family, folder):
             in_memory += (system.f_blocks - system.f_bfree) * system.f_frsize
             temporary += system.f_files - system.f_ffree
     return Used(
@@ -102,6 +97,17 @@ def _used(family: list[Running], walled: bool, counted: int | None) -> Used:
         sum(one.cpu for one in family),
         temporary,
     )
+
+
+def _inner_system(family: list[Running], folder: str) -> os.statvfs_result | None:
+    """The file system at that folder inside, as the youngest shows it whose root can be looked at."""
+    for one in reversed(family):
+        with contextlib.suppress(OSError):
+            inner = f"/proc/{one.pid}/root/{folder}"
+            # Before bubblewrap has changed its root, this is the host's.
+            if os.stat(inner).st_dev != os.stat(f"/{folder}").st_dev:
+                return os.statvfs(inner)
+    return None
 
 
 def excess(limits: Limits, used: Used, cpu_before: float) -> str:

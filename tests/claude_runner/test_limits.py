@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,37 @@ def test_a_census_finds_children_and_what_they_use() -> None:
             for one in reversed(Census().family(child.pid)):
                 os.kill(one.pid, 9)
     assert Census().family(child.pid) == []
+
+
+LEADERLESS = """
+import ctypes, os, subprocess, threading, time
+
+def go_on():
+    held = b"x" * (64 << 20)
+    child = subprocess.Popen(["sleep", "30"], stdout=subprocess.DEVNULL)
+    while time.process_time() < 0.5:
+        pass
+    print(child.pid, flush=True)
+    time.sleep(30)
+
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
+"""
+
+
+def test_t16_whose_main_thread_has_ended_is_counted_with_all_below() -> None:
+    with subprocess.Popen([sys.executable, "-c", LEADERLESS], stdout=subprocess.PIPE) as leader:
+        assert leader.stdout is not None
+        try:
+            child = int(leader.stdout.readline())
+            assert ") Z " in Path(f"/proc/{leader.pid}/stat").read_text()
+            family = Census().family(leader.pid)
+            assert [one.pid for one in family] == [leader.pid, child]
+            assert family[0].memory() > 64 << 20
+            assert family[0].cpu >= 0.4
+        finally:
+            for one in reversed(Census().family(leader.pid)):
+                os.kill(one.pid, 9)
 
 
 def test_where_others_are_counted_too_the_wall_stands_beyond_them() -> None:

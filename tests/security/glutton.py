@@ -49,11 +49,23 @@ LIMITS = Limits(
 LONG = "LONG"
 # A daemon as they are made: its own session, its parent gone, deaf, its environment emptied.
 DAEMON = f"(trap '' HUP TERM INT; env -i setsid /bin/sh -c '(sleep {LONG} &)' </dev/null >/dev/null 2>&1 &)"
+# Perl that goes on in a thread while its main thread ends.
+WITHOUT_MAIN = (
+    "perl -Mthreads -MPOSIX=uname -e '"
+    "threads->create(sub { select(undef, undef, undef, 0.3); THREAD; sleep LONG }); "
+    "syscall((uname)[4] eq q(x86_64) ? 60 : 93, 0)'"
+)
+# Its youngest process shows nobody its root.
+FILL_TMP = (
+    f"({WITHOUT_MAIN.replace('THREAD', '1')}; true) & sleep 1; "
+    f"for i in 1 2 3; do head -c 280M /dev/zero >/tmp/full$i; done; sleep {LONG}"
+)
 DEEDS = {
     "a turn without an end": f"sleep {LONG}",
     "fork bomb": f"bomb() {{ bomb | bomb & }}; bomb; sleep {LONG}",
     "memory": f"perl -e '$x = q(x) x (800 << 20); sleep {LONG}'",
-    "memory in /tmp": f"for i in 1 2 3; do head -c 280M /dev/zero >/tmp/full$i; done; sleep {LONG}",
+    "memory without a main thread": WITHOUT_MAIN.replace("THREAD", "my $n = 800 << 20; my $x = q(x) x $n"),
+    "memory in /tmp": FILL_TMP,
     "disk": f"head -c 130M /dev/zero >full; sleep {LONG}",
     "one file": "head -c 400M /dev/zero >/tmp/full || echo refused; rm /tmp/full",
     "small files": f"seq 2500 | xargs touch; sleep {LONG}",

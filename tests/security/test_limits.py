@@ -67,6 +67,7 @@ def glutton(request: pytest.FixtureRequest, gluttons: dict[int, Future[Gorged]])
 REASONS = {
     "fork bomb": "Stopped: the conversation ran more than 250 processes.",
     "memory": "Stopped: the conversation used more than 700 MB of memory.",
+    "memory without a main thread": "Stopped: the conversation used more than 700 MB of memory.",
     "memory in /tmp": "Stopped: the conversation used more than 700 MB of memory.",
     "disk": "Stopped: the conversation's files took more than 100 MB. Have some deleted.",
     "small files": "Stopped: the conversation made more than 1,500 files. Have some deleted.",
