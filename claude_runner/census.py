@@ -12,16 +12,44 @@ TICKS, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """`cpu`: seconds, those of its children that have ended included."""
+    """`began`: ticks since the machine's start. `own`: seconds of processor time; `awaited`: those of its children
+    that have ended, where it waited for them.
+    """
 
     pid: int
     parent: int
     threads: int
-    cpu: float
+    began: int
+    own: float
+    awaited: float
 
     def memory(self) -> int:
         """Bytes that are its own: neither of a file nor shared."""
         return _memory(f"/proc/{self.pid}") or next(filter(None, map(_memory, _threads(self.pid))), 0)
+
+
+class Spent:
+    """Seconds of processor time that a family has used since it was first looked at, look by look.
+
+    Of children whose parent does not wait for them the kernel forgets the time: it counts as far as looks saw it.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._before: dict[tuple[int, int], Running] | None = None
+
+    def look(self, family: Iterable[Running]) -> None:
+        now = {(one.pid, one.began): one for one in family}
+        if self._before is not None:
+            before = sum(one.own + one.awaited for one in self._before.values())
+            grown = sum(one.own - self._own_before(one) for one in now.values())
+            # What ended and was waited for shows in the first alone, what ended and was not in the second.
+            self.seconds += max(sum(one.own + one.awaited for one in now.values()) - before, grown)
+        self._before = now
+
+    def _own_before(self, one: Running) -> float:
+        seen = (self._before or {}).get((one.pid, one.began))
+        return seen.own if seen is not None else 0.0
 
 
 class Census:
@@ -66,8 +94,8 @@ def _read(pid: int) -> Running | None:
         # One whose main thread alone has ended is shown as a zombie, too.
         if fields[0] in b"ZX" and threads <= 1:
             return None
-        cpu = sum(map(int, fields[11:15])) / TICKS
-        return Running(pid, int(fields[1]), threads, cpu)
+        own, awaited = (sum(map(int, fields[at : at + 2])) / TICKS for at in (11, 13))
+        return Running(pid, int(fields[1]), threads, int(fields[19]), own, awaited)
     return None
 
 

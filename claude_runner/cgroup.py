@@ -17,6 +17,8 @@ from claude_runner.spec import Limits
 logger = logging.getLogger(__name__)
 
 CONTROLLERS = ("memory", "pids")
+# A controller of version 1 only: version 2 counts the time by itself.
+COUNTS = "cpuacct"
 PREFIX = "parley-"
 # Where version 2 has the runner itself: a group that has groups below it may hold no process.
 RUNNER = "parley-runner"
@@ -44,6 +46,15 @@ class Group:
             if counted := _table(folder / "memory.stat"):
                 names = ("total_rss", "total_shmem") if "total_rss" in counted else ("anon", "shmem")
                 return sum(counted.get(name, 0) for name in names)
+        return None
+
+    def cpu(self) -> float | None:
+        """Seconds of processor time that all have used that ever were in it. None where nothing counts them."""
+        for folder in self.folders:
+            with contextlib.suppress(OSError, ValueError):
+                return int((folder / "cpuacct.usage").read_text()) / 1e9
+            if (counted := _table(folder / "cpu.stat").get("usage_usec")) is not None:
+                return counted / 1e6
         return None
 
     def killed(self) -> bool:
@@ -92,7 +103,7 @@ def _version_1(mounts: str, own: str) -> list[Path | None]:
     found = []
     for line in own.splitlines():
         _, controllers, path = line.split(":", 2)
-        for controller in {*controllers.split(",")} & {*CONTROLLERS}:
+        for controller in {*controllers.split(",")} & {*CONTROLLERS, COUNTS}:
             found.append(_folder(mounts, "cgroup", controller, path))
     return [folder for folder in found if folder is None or _is_ours(folder)]
 

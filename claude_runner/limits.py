@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 
 from claude_runner import descriptors
-from claude_runner.census import Running
+from claude_runner.census import Running, Spent
 from claude_runner.cgroup import Group
 from claude_runner.spec import Limits
 
@@ -50,6 +50,7 @@ class Watch:
         self.limits, self._folder = limits, folder
         # What lies there too many already may be deleted in peace, but not become more.
         self._allowed: Limits | None = None
+        self._spent = Spent()
         self._cpu_before: float | None = None
         self._next_count = 0.0
         self.group = Group()
@@ -59,7 +60,11 @@ class Watch:
 
     def excess(self, family: Iterable[Running], *, walled: bool) -> str:
         """Why the conversation has to stop for what its processes use, or "". Takes well below a millisecond."""
-        used = _used(list(family), walled, self.group.memory())
+        family = list(family)
+        self._spent.look(family)
+        counted = self.group.cpu()
+        cpu = self._spent.seconds if counted is None else counted
+        used = _used(family, walled, self.group.memory(), cpu)
         if self._cpu_before is None:
             # The first look of a turn: what the start took is not the turn's.
             self._cpu_before = used.cpu
@@ -85,7 +90,7 @@ class Watch:
         return overfull(self.limits, there) if overfull(self._allowed, there) else ""
 
 
-def _used(family: list[Running], walled: bool, counted: int | None) -> Used:
+def _used(family: list[Running], walled: bool, counted: int | None, cpu: float) -> Used:
     in_memory = temporary = 0
     for folder in IN_MEMORY if walled else ():
         if system := _inner_system(family, folder):
@@ -94,7 +99,7 @@ def _used(family: list[Running], walled: bool, counted: int | None) -> Used:
     return Used(
         in_memory + sum(one.memory() for one in family) if counted is None else counted,
         sum(one.threads for one in family),
-        sum(one.cpu for one in family),
+        cpu,
         temporary,
     )
 

@@ -28,7 +28,7 @@ def _folder(path: Path, **files: str) -> Path:
 
 
 def test_version_1_has_a_folder_for_each_controller(tmp_path: Path) -> None:
-    folders = [_folder(tmp_path / name) for name in ("memory", "pids")]
+    folders = [_folder(tmp_path / name) for name in ("memory", "pids", "cpuacct")]
     mounts = "".join(_mounts("cgroup", folder, folder.name) for folder in folders)
     groups = Groups(mounts, "7:pids:/\n4:memory:/\n3:cpu,cpuacct:/\n1:name=systemd:/\n")
     assert set(groups.parents) == set(folders)
@@ -79,6 +79,15 @@ def test_walls_and_counts_of_both_versions(tmp_path: Path) -> None:
     assert (Group((new,)).memory(), Group((new,)).killed()) == (52, True)
 
 
+def test_the_processors_time_of_both_versions(tmp_path: Path) -> None:
+    old, new, none = (_folder(tmp_path / name) for name in ("old", "new", "none"))
+    (old / "cpuacct.usage").write_text("1500000000\n")
+    (new / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 2000000\n")
+    (none / "cpu.stat").write_text("nr_periods 0\nnr_throttled 0\n")
+    assert [Group((none, folder)).cpu() for folder in (old, new)] == [1.5, 2.5]
+    assert Group((none,)).cpu() is None
+
+
 def test_a_group_that_cannot_be_made_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     groups = Groups(_mounts("tmpfs", tmp_path), "0::/\n")
     groups.parents = (tmp_path / "gone",)
@@ -102,6 +111,8 @@ def test_all_of_a_launch_is_in_its_group(new_sandbox_dir: Callable[[], Path], ti
         assert child.stdout.readline() == b"up\n"
         for folder in group.folders:
             assert len((folder / "cgroup.procs").read_text().split()) >= 4
+            counts = (folder / "cpuacct.usage").exists() or (folder / "cpu.stat").exists()
+            assert group.cpu() or not counts
     finally:
         child.terminate()
         child.wait(5)

@@ -4,13 +4,15 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from claude_runner import Limits
-from claude_runner.census import Census, Running, threads_of
+from claude_runner.census import Census, Running, Spent, threads_of
+from claude_runner.cgroup import Group
 from claude_runner.limits import (
     ROOM,
     Stored,
@@ -104,11 +106,76 @@ def test_files_are_not_counted_all_the_time(tmp_path: Path) -> None:
 
 def test_a_turn_is_not_charged_for_the_one_before(tmp_path: Path) -> None:
     watch = Watch(LIMITS, tmp_path)
-    first, second = (Running(1, 0, 1, cpu) for cpu in (500.0, 591.0))
+    first, second = (Running(1, 0, 1, 7, cpu, 0.0) for cpu in (500.0, 591.0))
     assert watch.excess([first], walled=False) == ""
     assert "processor time" in watch.excess([second], walled=False)
     watch.begin_turn()
     assert watch.excess([second], walled=False) == ""
+
+
+def test_t16_where_a_group_counts_the_time_its_count_is_believed(tmp_path: Path) -> None:
+    watch, family = Watch(LIMITS, tmp_path), [Running(1, 0, 1, 7, 0.0, 0.0)]
+    (tmp_path / "cpuacct.usage").write_text("7000000000")
+    watch.group = Group((tmp_path,))
+    assert watch.excess(family, walled=False) == ""
+    (tmp_path / "cpuacct.usage").write_text("98000000000")
+    assert "processor time" in watch.excess(family, walled=False)
+
+
+def _spent(*looks: list[Running]) -> float:
+    spent = Spent()
+    for family in looks:
+        spent.look(family)
+    return spent.seconds
+
+
+def test_t16_time_is_spent_once_whoever_waits_for_whom() -> None:
+    """A family at rest, a child that has worked, and what is left when it has ended."""
+    rest, worked = Running(1, 0, 1, 7, 5.0, 0.0), Running(2, 1, 1, 8, 2.0, 1.0)
+    waited, ignored = Running(1, 0, 1, 7, 5.0, 4.0), rest
+    assert _spent([rest], [rest]) == 0
+    assert _spent([rest], [rest, worked], [waited], [waited]) == 4
+    assert _spent([rest], [rest, worked], [ignored], [ignored]) == 3
+    assert _spent([rest], [rest, worked], [rest, Running(2, 1, 1, 9, 2.0, 0.0)]) == 5
+
+
+BURNS = """
+import os, signal, sys, time
+signal.signal(signal.SIGCHLD, getattr(signal, sys.argv[1]))
+sys.stdin.readline()
+for _ in range(3):
+    if not os.fork():
+        while time.process_time() < 0.4:
+            pass
+        os._exit(0)
+    try:
+        os.wait()
+    except ChildProcessError:
+        pass
+print("done", flush=True)
+time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("handler", ["SIG_DFL", "SIG_IGN"])
+def test_t16_children_that_nobody_waits_for_are_counted_while_they_live(handler: str) -> None:
+    command = [sys.executable, "-c", BURNS, handler]
+    spent = Spent()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as burner:
+        assert burner.stdin is not None
+        assert burner.stdout is not None
+        os.set_blocking(burner.stdout.fileno(), False)
+        try:
+            spent.look(Census().family(burner.pid))
+            burner.stdin.write(b"go\n")
+            burner.stdin.flush()
+            while not burner.stdout.read():
+                spent.look(Census().family(burner.pid))
+                time.sleep(0.02)
+            spent.look(Census().family(burner.pid))
+        finally:
+            burner.kill()
+    assert 0.9 < spent.seconds < 1.6
 
 
 def test_the_hosts_temporary_files_are_nobodys(tmp_path: Path) -> None:
@@ -160,7 +227,7 @@ def test_t16_whose_main_thread_has_ended_is_counted_with_all_below() -> None:
             family = Census().family(leader.pid)
             assert [one.pid for one in family] == [leader.pid, child]
             assert family[0].memory() > 64 << 20
-            assert family[0].cpu >= 0.4
+            assert family[0].own >= 0.4
         finally:
             for one in reversed(Census().family(leader.pid)):
                 os.kill(one.pid, 9)
