@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from claude_runner.census import contents
 from claude_runner.spec import Limits
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,13 @@ class Group:
                 if (folder / name).exists():
                     (folder / name).write_text(str(wall))
 
+    def processes(self) -> list[int] | None:
+        """All that are in it, main threads that have ended included. None where there is no group."""
+        for folder in self.folders:
+            with contextlib.suppress(OSError):
+                return [int(pid) for pid in contents(f"{folder}/cgroup.procs").split()]
+        return None
+
     def memory(self) -> int | None:
         """Bytes of processes, shared memory and file systems in memory. None where nothing counts them."""
         for folder in self.folders:
@@ -52,7 +60,7 @@ class Group:
         """Seconds of processor time that all have used that ever were in it. None where nothing counts them."""
         for folder in self.folders:
             with contextlib.suppress(OSError, ValueError):
-                return int((folder / "cpuacct.usage").read_text()) / 1e9
+                return int(contents(f"{folder}/cpuacct.usage")) / 1e9
             if (counted := _table(folder / "cpu.stat").get("usage_usec")) is not None:
                 return counted / 1e6
         return None
@@ -165,5 +173,7 @@ def _removed(folder: Path) -> bool:
 
 def _table(path: Path) -> dict[str, int]:
     with contextlib.suppress(OSError, ValueError):
-        return {name: int(number) for name, number in map(str.split, path.read_text().splitlines())}
+        return {
+            name: int(number) for name, number in map(str.split, contents(str(path)).decode().splitlines())
+        }
     return {}

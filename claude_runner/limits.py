@@ -3,13 +3,13 @@
 import contextlib
 import os
 import resource
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
 from claude_runner import descriptors
-from claude_runner.census import Running, Spent
+from claude_runner.census import Census, Running, Spent
 from claude_runner.cgroup import Group
 from claude_runner.spec import Limits
 
@@ -57,6 +57,11 @@ class Watch:
 
     def begin_turn(self) -> None:
         self._cpu_before = None
+
+    def family(self, pid: int, everybody: Callable[[], Census], *, walled: bool) -> list[Running]:
+        """Its processes: those in its group, which walls let nobody out of; else `pid` and all below."""
+        grouped = self.group.processes() if walled else None
+        return everybody().family(pid) if grouped is None else Census(grouped).everybody()
 
     def excess(self, family: Iterable[Running], *, walled: bool) -> str:
         """Why the conversation has to stop for what its processes use, or "". Takes well below a millisecond."""

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
+from functools import cache
 from time import monotonic
 from uuid import UUID
 
@@ -269,12 +270,14 @@ class Pool:
                     process.fail(reason)
 
     def _look(self, watched: list[Process]) -> list[tuple[Process, str]]:
-        census = Census()
         walled = self._host.tier not in UNWALLED
+        # One reading of all that runs here serves all conversations that have no group to tell theirs.
+        everybody = cache(Census)
         found = []
         for process in watched:
             if (pid := process.pid) is not None:
-                if reason := process.watch.excess(census.family(pid), walled=walled):
+                family = process.watch.family(pid, everybody, walled=walled)
+                if reason := process.watch.excess(family, walled=walled):
                     found.append((process, reason))
         return found
 

@@ -9,8 +9,10 @@ from uuid import uuid4
 import pytest
 
 from claude_runner import Limits, RunnerSettings, Tier
+from claude_runner.census import Census
 from claude_runner.cgroup import Group, Groups
 from claude_runner.folders import Folders
+from claude_runner.limits import Watch
 from claude_runner.sandbox import walled
 
 LIMITS = Limits(memory=800, processes=80)
@@ -59,6 +61,7 @@ def test_what_was_not_handed_over_is_left_alone(tmp_path: Path) -> None:
 def test_a_group_without_folders_does_nothing() -> None:
     group = Group()
     assert group.memory() is None
+    assert group.processes() is None
     assert not group.killed()
     group.remove()
 
@@ -113,6 +116,12 @@ def test_all_of_a_launch_is_in_its_group(new_sandbox_dir: Callable[[], Path], ti
             assert len((folder / "cgroup.procs").read_text().split()) >= 4
             counts = (folder / "cpuacct.usage").exists() or (folder / "cpu.stat").exists()
             assert group.cpu() or not counts
+        # Its processes are those below its first, whoever tells them.
+        watch = Watch(Limits(), place.folder)
+        below = {one.pid for one in watch.family(child.pid, Census, walled=True)}
+        assert len(below) >= 4
+        watch.group = group
+        assert {one.pid for one in watch.family(child.pid, Census, walled=True)} == below
     finally:
         child.terminate()
         child.wait(5)
