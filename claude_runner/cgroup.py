@@ -2,7 +2,8 @@
 
 Ours lie below the runner's own group, in version 1 for each controller by itself, and only where that group is ours
 to divide: the root of what we see, one of our own user, or one that its maker has marked as handed over to us. They
-are the kernel's walls behind the limits, and count memory that no process maps.
+are the kernel's walls behind the limits, count memory that no process maps, and share the processors out: all
+that a conversation starts weighs as much as any other group, which is what the kernel gives to a new one.
 """
 
 import contextlib
@@ -17,7 +18,8 @@ from claude_runner.spec import Limits
 
 logger = logging.getLogger(__name__)
 
-CONTROLLERS = ("memory", "pids")
+NEEDED = ("memory", "pids")
+CONTROLLERS = (*NEEDED, "cpu")
 # A controller of version 1 only: version 2 counts the time by itself.
 COUNTS = "cpuacct"
 PREFIX = "parley-"
@@ -124,12 +126,13 @@ def _version_2(mounts: str, own: str) -> Path | None:
     if folder.name == RUNNER:
         return folder.parent
     available = (folder / "cgroup.controllers").read_text().split()
-    if not {*CONTROLLERS} <= {*available} or not _is_ours(folder):
+    if not {*NEEDED} <= {*available} or not _is_ours(folder):
         return None
     try:
         (folder / RUNNER).mkdir(exist_ok=True)
         (folder / RUNNER / "cgroup.procs").write_text("0")
-        (folder / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in CONTROLLERS))
+        wanted = [f"+{name}" for name in CONTROLLERS if name in available]
+        (folder / "cgroup.subtree_control").write_text(" ".join(wanted))
     except OSError as error:
         logger.info("the control group %s is not only ours: %s", folder, error)
         return None

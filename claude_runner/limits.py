@@ -19,6 +19,8 @@ BEHIND = 9 / 8
 CROWD = 3 / 4
 # File systems inside that lie in memory.
 IN_MEMORY = ("tmp", "dev/shm")
+# Where no control group shares the processors out, the runner, `web` and the database come first.
+NICE = 5
 # Of its time, what the counting of files may take.
 COUNTING = 0.1
 
@@ -180,8 +182,14 @@ def kernel_walls(limits: Limits, *, beside: int) -> list[str]:
     """The command before a command that gives it these limits. `beside`: what the kernel counts with its own."""
     file = _allowed(resource.RLIMIT_FSIZE, limits.file)
     processes = _allowed(resource.RLIMIT_NPROC, beside + int(limits.processes * BEHIND))
-    walls = [f"--fsize={file}", "--core=0", f"--nproc={processes}", f"--nofile={descriptors.inside()}"]
-    return ["/usr/bin/prlimit", *walls, "--"]
+    walls = [
+        f"--fsize={file}",
+        "--core=0",
+        "--nice=0",
+        f"--nproc={processes}",
+        f"--nofile={descriptors.inside()}",
+    ]
+    return ["/usr/bin/nice", "-n", str(NICE), "/usr/bin/prlimit", *walls, "--"]
 
 
 def crowd(limits: Limits) -> int:

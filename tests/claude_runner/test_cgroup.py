@@ -1,8 +1,10 @@
 """Control groups: where they may be made, in either version, and what they hold."""
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,6 +18,7 @@ from claude_runner.limits import Watch
 from claude_runner.sandbox import walled
 
 LIMITS = Limits(memory=800, processes=80)
+TIERS = [Tier.NONE, Tier.BUBBLEWRAP_UID if os.geteuid() == 0 else Tier.BUBBLEWRAP]
 
 
 def _mounts(kind: str, point: Path, settings: str = "rw", root: str = "/", options: str = "rw,nosuid") -> str:
@@ -30,19 +33,27 @@ def _folder(path: Path, **files: str) -> Path:
 
 
 def test_version_1_has_a_folder_for_each_controller(tmp_path: Path) -> None:
-    folders = [_folder(tmp_path / name) for name in ("memory", "pids", "cpuacct")]
+    folders = [_folder(tmp_path / name) for name in ("memory", "pids", "cpu", "cpuacct")]
     mounts = "".join(_mounts("cgroup", folder, folder.name) for folder in folders)
     groups = Groups(mounts, "7:pids:/\n4:memory:/\n3:cpu,cpuacct:/\n1:name=systemd:/\n")
     assert set(groups.parents) == set(folders)
 
 
 def test_version_2_has_one_and_the_runner_steps_aside(tmp_path: Path) -> None:
-    own = _folder(tmp_path / "all", controllers="cpu memory pids", subtree_control="")
+    own = _folder(tmp_path / "all", controllers="cpu io memory pids", subtree_control="")
     assert Groups(_mounts("cgroup2", own), "0::/\n").parents == (own,)
     assert (own / "parley-runner" / "cgroup.procs").read_text() == "0"
-    assert (own / "cgroup.subtree_control").read_text() == "+memory +pids"
+    assert (own / "cgroup.subtree_control").read_text() == "+memory +pids +cpu"
     again = Groups(_mounts("cgroup2", own), "0::/parley-runner\n")
     assert again.parents == (own,)
+
+
+def test_version_2_shares_processors_out_where_they_were_handed_over(tmp_path: Path) -> None:
+    own = _folder(tmp_path / "all", controllers="memory pids", subtree_control="")
+    assert Groups(_mounts("cgroup2", own), "0::/\n").parents == (own,)
+    assert (own / "cgroup.subtree_control").read_text() == "+memory +pids"
+    less = _folder(tmp_path / "less", controllers="cpu pids", subtree_control="")
+    assert Groups(_mounts("cgroup2", less), "0::/\n").parents == ()
 
 
 def test_what_was_not_handed_over_is_left_alone(tmp_path: Path) -> None:
@@ -98,8 +109,70 @@ def test_a_group_that_cannot_be_made_is_none(tmp_path: Path, caplog: pytest.LogC
     assert "no control group" in caplog.text
 
 
+@contextlib.contextmanager
+def _sandbox(folder: Path, tier: Tier, script: str, group: Group) -> Iterator[subprocess.Popen[bytes]]:
+    """Has said that it is up."""
+    place = Folders(RunnerSettings(folder)).place(str(uuid4()))
+    place.make(place.config)
+    launch = walled(tier, place, Path("/bin/sh"), ["/bin/bash", "-c", script], {}, Limits(), group)
+    with subprocess.Popen(launch.argv, env=launch.env, cwd=launch.cwd, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"up\n"
+            yield child
+        finally:
+            child.terminate()
+            child.wait(5)
+            group.remove()
+
+
 @pytest.mark.needs_bubblewrap
-@pytest.mark.parametrize("tier", [Tier.NONE, Tier.BUBBLEWRAP_UID if os.geteuid() == 0 else Tier.BUBBLEWRAP])
+@pytest.mark.parametrize("tier", TIERS)
+def test_t16_a_conversation_comes_behind_the_runner_and_can_not_rise(
+    new_sandbox_dir: Callable[[], Path], tier: Tier
+) -> None:
+    script = (
+        "echo up; renice -n 0 -p $$ >/dev/null 2>&1; nice -n -1 true 2>/dev/null; nice; ulimit -e; sleep 30"
+    )
+    with _sandbox(new_sandbox_dir(), tier, script, Group()) as child:
+        assert child.stdout is not None
+        assert [int(child.stdout.readline()) for _ in range(2)] == [os.nice(0) + 5, 0]
+
+
+def _spent(group: Group, pid: int) -> float:
+    counted = group.cpu()
+    return sum(one.own for one in Census().family(pid)) if counted is None else counted
+
+
+@pytest.mark.needs_bubblewrap
+def test_t16_a_busy_conversation_leaves_another_its_share(new_sandbox_dir: Callable[[], Path]) -> None:
+    """Eight sessions of loops against one loop, on one processor."""
+    groups, loop = Groups(), "setsid sh -c 'while :; do :; done' &"
+    made = [groups.make(str(uuid4()), Limits(), 1.0) for _ in range(2)]
+    if not any(
+        (folder / "cpu.shares").exists() or (folder / "cpu.weight").exists() for folder in made[0].folders
+    ):
+        for group in made:
+            group.remove()
+        pytest.skip("this machine lets nobody share its processors out")
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        many = _sandbox(new_sandbox_dir(), TIERS[1], f"echo up; {loop * 8} wait", made[0])
+        one = _sandbox(new_sandbox_dir(), TIERS[1], f"echo up; {loop} wait", made[1])
+        with many as busy, one as other:
+            os.sched_setaffinity(0, before)
+            began = [_spent(group, child.pid) for group, child in zip(made, (busy, other), strict=True)]
+            time.sleep(2)
+            ended = [_spent(group, child.pid) for group, child in zip(made, (busy, other), strict=True)]
+            much, little = (end - begin for begin, end in zip(began, ended, strict=True))
+            assert little > much / 3
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.needs_bubblewrap
+@pytest.mark.parametrize("tier", TIERS)
 def test_all_of_a_launch_is_in_its_group(new_sandbox_dir: Callable[[], Path], tier: Tier) -> None:
     """In the groups that this machine gives us, if it gives any: none is a case too."""
     groups = Groups()
