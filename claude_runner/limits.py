@@ -12,6 +12,7 @@ from claude_runner import descriptors
 from claude_runner.census import Census, Running, Spent
 from claude_runner.cgroup import Group
 from claude_runner.spec import Limits
+from claude_runner.stored import Stored, stored
 
 # The kernel's wall stands a little behind ours: who runs into it is seen, and ended with a reason.
 BEHIND = 9 / 8
@@ -35,12 +36,6 @@ class Used:
     temporary: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    bytes: int
-    files: int
-
-
 # Who is over the limit still needs some to work with: the CLI writes files of its own.
 ROOM = Stored(64 << 20, 500)
 
@@ -53,6 +48,7 @@ class Watch:
         # What lies there too many already may be deleted in peace, but not become more.
         self._allowed: Limits | None = None
         self._spent = Spent()
+        self._family: list[Running] = []
         self._cpu_before: float | None = None
         self._next_count = 0.0
         self.group = Group()
@@ -67,7 +63,7 @@ class Watch:
 
     def excess(self, family: Iterable[Running], *, walled: bool) -> str:
         """Why the conversation has to stop for what its processes use, or "". Takes well below a millisecond."""
-        family = list(family)
+        family = self._family = list(family)
         self._spent.look(family)
         counted = self.group.cpu()
         cpu = self._spent.seconds if counted is None else counted
@@ -86,13 +82,16 @@ class Watch:
         """Why the conversation has to stop for what it stores, or "". A million files take two seconds."""
         began = monotonic()
         self._next_count = float("inf")
+        pids = [one.pid for one in self._family]
         if self._allowed is None:
-            there = stored(self._folder, replace(self.limits, disk=1 << 62, files=self.limits.files * 2))
+            there = stored(
+                self._folder, replace(self.limits, disk=1 << 62, files=self.limits.files * 2), pids
+            )
             disk = max(self.limits.disk, there.bytes + ROOM.bytes)
             files = max(self.limits.files, there.files + ROOM.files)
             self._allowed = replace(self.limits, disk=disk, files=files)
         else:
-            there = stored(self._folder, self._allowed)
+            there = stored(self._folder, self._allowed, pids)
         self._next_count = monotonic() + max(1.0, (monotonic() - began) / COUNTING)
         return overfull(self.limits, there) if overfull(self._allowed, there) else ""
 
@@ -157,25 +156,6 @@ def too_long(limits: Limits) -> str:
 
 def too_much_output(limits: Limits) -> str:
     return f"Stopped: the turn wrote more than {_size(limits.output)}."
-
-
-def stored(folder: Path, limits: Limits) -> Stored:
-    """What lies in a folder. Does not count on when a limit is passed already."""
-    size = files = 0
-    pending = [str(folder)]
-    while pending and size <= limits.disk and files <= limits.files:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    files += 1
-                    size += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    if files > limits.files:
-                        break
-        except OSError:
-            continue  # it went away, or its owner closed it: what can't be read is what the quota misses
-    return Stored(size, files)
 
 
 def kernel_walls(limits: Limits, *, beside: int) -> list[str]:

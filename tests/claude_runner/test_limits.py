@@ -15,16 +15,15 @@ from claude_runner.census import Census, Running, Spent, threads_of
 from claude_runner.cgroup import Group
 from claude_runner.limits import (
     ROOM,
-    Stored,
     Used,
     Watch,
     excess,
     kernel_walls,
     overfull,
-    stored,
     too_long,
     too_much_output,
 )
+from claude_runner.stored import FOLDER, HELD, Stored, _Count, stored
 from tests.uids import AS_ROOT
 
 LIMITS = Limits(memory=2 << 30, processes=1500, cpu=90.0, disk=3 << 20, files=10, output=5 << 10, turn=600.0)
@@ -74,6 +73,57 @@ def test_files_are_counted_with_all_below_and_never_through_links(tmp_path: Path
     found = stored(folder, LIMITS)
     assert found.files == 5
     assert 10_000 <= found.bytes < 200_000
+
+
+def _deep(folder: Path, levels: int) -> list[int]:
+    """Descriptors of so many folders in each other, below any path that could be opened."""
+    way = [os.open(folder, FOLDER)]
+    for _ in range(levels):
+        os.mkdir("d" * 100, dir_fd=way[-1])
+        way.append(os.open("d" * 100, FOLDER, dir_fd=way[-1]))
+    return way
+
+
+def test_t16_files_below_any_path_are_counted(tmp_path: Path) -> None:
+    way = _deep(tmp_path, 2 * HELD)
+    for folder in (way[-1], way[3]):
+        file = os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=folder)
+        os.write(file, b"x" * 1_000_000)
+        os.close(file)
+    for descriptor in way:
+        os.close(descriptor)
+    found = stored(tmp_path, replace(LIMITS, files=1000))
+    assert found.files == 2 * HELD + 2
+    assert found.bytes >= 2_000_000
+
+
+def test_t16_who_moves_deep_folders_away_from_the_count_has_too_many(tmp_path: Path) -> None:
+    descriptors = _deep(tmp_path, HELD + 3)
+    count = _Count(LIMITS)
+    way = [count._level(os.dup(descriptors[0]))]
+    for _ in range(HELD + 2):
+        count._down(way)
+    os.rename("d" * 100, "moved", src_dir_fd=descriptors[HELD + 1], dst_dir_fd=descriptors[0])
+    count.files = 0
+    count._up(way)
+    assert count.files > LIMITS.files
+    for descriptor in (*descriptors, *(level.descriptor for level in way if level.descriptor >= 0)):
+        os.close(descriptor)
+
+
+def test_t16_deleted_files_count_once_while_somebody_holds_them(tmp_path: Path) -> None:
+    pids = [os.getpid(), os.getpid(), 1 << 30]
+    before = stored(tmp_path, LIMITS, pids)  # pytest holds some itself
+    with open(tmp_path / "held", "wb") as file:
+        file.write(b"x" * 1_000_000)
+        file.flush()
+        (tmp_path / "held").unlink()
+        again = os.dup(file.fileno())
+        found = stored(tmp_path, LIMITS, pids)
+        os.close(again)
+    assert found.files == before.files + 1
+    assert 1_000_000 <= found.bytes - before.bytes < 1_100_000
+    assert stored(tmp_path, LIMITS, pids) == before
 
 
 def test_a_count_ends_where_it_is_too_much_already(tmp_path: Path) -> None:

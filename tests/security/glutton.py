@@ -67,6 +67,14 @@ DEEDS = {
     "memory without a main thread": WITHOUT_MAIN.replace("THREAD", "my $n = 800 << 20; my $x = q(x) x $n"),
     "memory in /tmp": FILL_TMP,
     "disk": f"head -c 130M /dev/zero >full; sleep {LONG}",
+    "deleted files": (
+        "perl -e 'for (1..4) { open($f[$_], q(>), q(x)); unlink q(x); syswrite $f[$_], q(y) x (40 << 20) } "
+        "sleep LONG'"
+    ),
+    "files below any path": (
+        "perl -e 'for (1..60) { mkdir q(d) x 200; chdir q(d) x 200 } "
+        "for (1..4) { open(F, q(>), $_); print F q(y) x (40 << 20); close F } sleep LONG'"
+    ),
     "one file": "head -c 400M /dev/zero >/tmp/full || echo refused; rm /tmp/full",
     "small files": f"seq 2500 | xargs touch; sleep {LONG}",
     "small files in /tmp": f"cd /tmp; seq 2500 | xargs touch; sleep {LONG}",

@@ -70,6 +70,8 @@ REASONS = {
     "memory without a main thread": "Stopped: the conversation used more than 700 MB of memory.",
     "memory in /tmp": "Stopped: the conversation used more than 700 MB of memory.",
     "disk": "Stopped: the conversation's files took more than 100 MB. Have some deleted.",
+    "deleted files": "Stopped: the conversation's files took more than 100 MB. Have some deleted.",
+    "files below any path": "Stopped: the conversation's files took more than 100 MB. Have some deleted.",
     "small files": "Stopped: the conversation made more than 1,500 files. Have some deleted.",
     "small files in /tmp": "Stopped: the conversation made more than 1,500 temporary files.",
     "processor": "Stopped: the turn used more than 5 seconds of processor time.",
