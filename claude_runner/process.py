@@ -97,6 +97,7 @@ class Process:
         self._starting: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._counting: asyncio.Task[str] | None = None
 
     # State
 
@@ -178,6 +179,8 @@ class Process:
         limits = self._host.settings.limits
         self.watch.group = self._host.groups.make(self.spec.conversation, limits, BEHIND)
         launch = walled(self._host.tier, self.place, self._host.cli, argv, env, limits, self.watch.group)
+        # What lies there at the first count is let pass: it begins before the agent can write.
+        self._counting = asyncio.create_task(asyncio.to_thread(self.watch.overfull))
         return await Child.start(launch, *callbacks)
 
     # What comes in

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from claude_runner import NoRoom
+from claude_runner import NoRoom, pool
 
 from .conftest import SECRET, Engine, NewEngine, eventually
 
@@ -64,6 +64,16 @@ async def test_the_idle_leave_after_a_while(
     await asyncio.wait_for(evicted.wait(), 5)
     assert all_gone(pids)
     assert engine.pool.live() == set()
+
+
+async def test_t16_what_lies_there_is_counted_as_a_process_starts(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its agent can write anything: what lies there at the first count is let pass."""
+    monkeypatch.setattr(pool, "WATCH_EVERY", 600.0)
+    engine = await new_engine()
+    await engine.warm()
+    assert not engine.pool._processes[engine.spec.conversation].watch.due
 
 
 async def test_stopping_leaves_no_process(engine: Engine, all_gone: Callable[[list[int]], bool]) -> None:
