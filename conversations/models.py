@@ -144,7 +144,8 @@ class Turn(TenantRow):
             ),
         ]
         indexes: ClassVar = [
-            models.Index(fields=["created_at"], condition=Q(state="queued"), name="turn_queue")
+            models.Index(fields=["created_at"], condition=Q(state="queued"), name="turn_queue"),
+            models.Index(fields=["author"], condition=Q(state="queued"), name="turn_queued_of"),
         ]
 
     def __str__(self) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+from django.conf import settings
 from django.db import IntegrityError, connection
 from django.utils.translation import gettext as _
 
@@ -20,12 +21,13 @@ from conversations.models import Conversation, PermissionMode, Turn, TurnState
 from conversations.nudges import nudge_runners, publish
 from tenants.access import Caller
 from tenants.context import across_tenants, tenant_context
-from tenants.errors import ApiError, AuthenticationError, Conflict, InvalidRequest
+from tenants.errors import ApiError, AuthenticationError, Conflict, InvalidRequest, RateLimited
 from tenants.models import uuid_of
 from tenants.rates import rates
 from tenants.roles import Action
 
 MOST_QUEUED = 50
+FULL_SECONDS = 10
 OPTIONS = frozenset({"model", "permission_mode", "output_format"})
 
 
@@ -156,7 +158,7 @@ def _store(caller: Caller, submission: Submission, digest: str) -> Submitted:
         conversation_for(caller, conversation, "writing")
         raise AuthenticationError  # It is theirs, so they are not a member any more.
     if "full" in queued:
-        raise Conflict(_("Too many messages are queued already. Wait until some were answered."))
+        raise RateLimited(_too_many(queued["full"]), retry_after=FULL_SECONDS)
     seq, at = queued["last_seq"], datetime.fromisoformat(queued["at"])
     events = [wire(conversation, seq + 1, turn, "turn.queued", queued["says"], at)]
     if queued["changes"]:
@@ -171,6 +173,12 @@ def _store(caller: Caller, submission: Submission, digest: str) -> Submitted:
         holder=queued["holder"],
         events=tuple(events),
     )
+
+
+def _too_many(of: str) -> str:
+    if of == "author":
+        return _("Too many messages of yours are queued already. Wait until some were answered.")
+    return _("Too many messages are queued here already. Wait until some were answered.")
 
 
 def _named(caller: Caller, submission: Submission) -> UUID | None:
@@ -201,9 +209,10 @@ def _queue(
         json.dumps(submission.content),
         json.dumps(wanted),
         MOST_QUEUED,
+        settings.MEMBER_QUEUED_TURNS,
     ]
     with connection.cursor() as cursor:
-        cursor.execute("SELECT queue_turn(%s, %s, %s, %s, %s, %s, %s::jsonb, %s::jsonb, %s)", arguments)
+        cursor.execute("SELECT queue_turn(%s, %s, %s, %s, %s, %s, %s::jsonb, %s::jsonb, %s, %s)", arguments)
         (told,) = cursor.fetchone() or (None,)
     return None if told is None else json.loads(told)
 

@@ -1,7 +1,8 @@
 -- Stores a message as a queued turn, with its events, in one trip to the database. It runs as its caller: what
 -- row-level security hides, and what is another author's, is not there (null); nor is anything for an author who has
 -- left or may only read, whatever their socket still believes. `wanted` holds the title for a
--- conversation without one, and the model and permission mode asked for, if any. {"full": true}: too many wait.
+-- conversation without one, and the model and permission mode asked for, if any. {"full": …}: too many wait, in the
+-- `conversation` or of the `author`. Messages of one author come one after another, so that none slips past the count.
 DECLARE
     held record;
     last_number integer;
@@ -10,6 +11,7 @@ DECLARE
     changes jsonb;
     says jsonb := jsonb_build_object('prompt', content, 'author', of_author, 'client_id', client);
 BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(of_author::text, 0));
     SELECT c.last_seq, c.title, c.model, c.permission_mode, c.holder, c.lease_until INTO held
     FROM conversations_conversation c
     WHERE c.id = of_conversation AND c.author_id = of_author
@@ -22,7 +24,10 @@ BEGIN
     SELECT coalesce(max(t.number), 0), count(*) FILTER (WHERE t.state = 'queued') INTO last_number, waiting
     FROM conversations_turn t WHERE t.conversation_id = of_conversation;
     IF waiting >= most_waiting THEN
-        RETURN '{"full": true}';
+        RETURN '{"full": "conversation"}';
+    END IF;
+    IF (SELECT count(*) FROM conversations_turn t WHERE t.author_id = of_author AND t.state = 'queued') >= most_of_author THEN
+        RETURN '{"full": "author"}';
     END IF;
 
     INSERT INTO conversations_turn (id, tenant_id, conversation_id, number, author_id, client_id, digest, prompt,

@@ -1,5 +1,7 @@
 """Submitting: one use case, safe to repeat, and clear about what can't be."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Thread
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,11 +11,11 @@ from django.db import connection
 
 from conversations.models import Conversation, Turn
 from conversations.prompts import MOST_CHARACTERS, title_of
-from conversations.turns import Submission, Submitted
+from conversations.turns import MOST_QUEUED, Submission, Submitted
 from tenants.context import tenant_context
-from tenants.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, TooLarge
+from tenants.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, RateLimited, TooLarge
 from tests.cast import House, Person
-from tests.conversations.stage import events_of, kinds, say
+from tests.conversations.stage import Hands, events_of, kinds, say
 
 
 def test_a_first_message_begins_a_conversation(house: House) -> None:
@@ -138,3 +140,83 @@ def test_an_option_changes_the_conversation_and_says_so(house: House) -> None:
 def test_a_long_title_is_cut() -> None:
     assert title_of("\n\n  " + "word " * 40) == ("word " * 12).strip()[:59] + "…"
     assert title_of([{"type": "image", "source": {}}]) == ""
+
+
+@pytest.fixture
+def _few(settings: Any) -> None:
+    """Three messages of a member may wait."""
+    settings.MEMBER_QUEUED_TURNS = 3
+
+
+@pytest.mark.usefixtures("_few")
+def test_a_member_has_so_many_messages_waiting_over_all_conversations(house: House, stranger: Person) -> None:
+    caller = house.member.caller
+    conversation = say(caller).conversation
+    say(caller)
+    say(caller)
+    for there in (conversation, None):
+        with pytest.raises(RateLimited) as refused:
+            say(caller, "more", there)
+        assert refused.value.retry_after
+    assert say(house.owner.caller).fresh
+    assert say(stranger.caller).fresh
+
+
+@pytest.mark.usefixtures("_few")
+def test_no_message_slips_past_the_count_beside_another(house: House) -> None:
+    caller = house.member.caller
+    say(caller)
+    say(caller)
+    with ThreadPoolExecutor(1) as elsewhere:
+        with tenant_context(house.tenant.id):
+            say(caller)  # the last that may wait, not committed yet
+            beside = elsewhere.submit(say, caller)
+            with pytest.raises(TimeoutError):
+                beside.result(0.5)
+        with pytest.raises(RateLimited):
+            beside.result()
+        elsewhere.submit(connection.close)
+
+
+@pytest.mark.usefixtures("_few")
+def test_a_known_id_finds_its_turn_however_many_wait(house: House) -> None:
+    caller, name = house.member.caller, str(uuid4())
+    first = say(caller, "once", client_id=name)
+    for _ in range(2):
+        say(caller)
+    with pytest.raises(RateLimited):
+        say(caller)
+    again = say(caller, "once", client_id=name)
+    assert (again.turn, again.fresh) == (first.turn, False)
+    with pytest.raises(Conflict):
+        say(caller, "otherwise", client_id=name)
+
+
+@pytest.mark.usefixtures("_few")
+def test_an_answered_message_makes_room_for_another(house: House) -> None:
+    caller = house.member.caller
+    first = say(caller)
+    say(caller)
+    say(caller)
+    Hands.claiming(first)
+    assert say(caller).fresh
+    with pytest.raises(RateLimited):
+        say(caller)
+
+
+def test_one_conversation_has_fifty_messages_waiting(house: House) -> None:
+    caller = house.member.caller
+    conversation = say(caller).conversation
+    for _ in range(MOST_QUEUED - 1):
+        say(caller, "more", conversation)
+    with pytest.raises(RateLimited):
+        say(caller, "one too many", conversation)
+    assert say(caller).fresh
+
+
+async def test_one_message_too_many_is_told_when_to_come_again(house: House, settings: Any) -> None:
+    settings.MEMBER_QUEUED_TURNS = 0
+    client = await asyncio.to_thread(lambda: house.member.async_client)
+    answer = await client.post("/v1/chat/stream", {"message": "hello"}, content_type="application/json")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert int(answer.headers["retry-after"]) > 0
