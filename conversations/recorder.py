@@ -3,19 +3,20 @@
 The deltas of all conversations of the host go into one write every 50 ms or less; adjacent deltas of one block
 become one event. What a person waits for (a first delta, a question, an end) goes at once. A write whose outcome
 is unknown is repeated, each conversation by itself: the database takes each (conversation, epoch, ordinal) once.
-What the database will never take costs its own conversation the turn, and no other.
+What the database will never take costs its own conversation the turn, and no other. A conversation whose row
+somebody holds is set aside, with all that it says meanwhile, and written when the row is free again.
 """
 
 import asyncio
 import json
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import Error, connection
@@ -35,8 +36,20 @@ BATCH_BYTES, MOST_WAITING = 8 << 20, 4 << 20
 # How often what one conversation says may fail, on a database that answers, before it is given up.
 TRIES = 3
 DEEPEST = 50
+# How often what was set aside is tried again, and about how much of one conversation at once: until its row is free
+# it is for nothing.
+BUSY_SECONDS, BUSY_BYTES = 0.05, 64 << 10
 # SQLSTATE classes of what is wrong with a write itself: its data, a constraint, a limit of the program.
 HOPELESS = ("22", "23", "54")
+LOCKED = "55P03"
+
+
+class Stored(NamedTuple):
+    """What became of an event: its seq and time; without them it was refused, or is `busy`: to be tried again."""
+
+    seq: int | None
+    at: datetime
+    busy: bool
 
 
 @dataclass(slots=True)
@@ -62,7 +75,7 @@ class Entry:
 
 
 class Recorder:
-    """`record()` never waits, `room()` does; `run()` writes.
+    """`record()` never waits, `room()` does; `run()` writes, `catch_up()` what was set aside.
 
     `on_fenced` hears of leases that another host took over.
     """
@@ -76,6 +89,9 @@ class Recorder:
         self._begun: set[UUID] = set()
         self._backlog = Counter[UUID]()
         self._settled = asyncio.Event()
+        # By conversation, in order; while one is in here, all that it says goes here.
+        self._aside: dict[UUID, list[Entry]] = {}
+        self._some_aside = asyncio.Event()
 
     def record(self, lease: Lease, turn: UUID, kind: str, data: dict[str, Any]) -> None:
         """Take an event; it is stored within a tick."""
@@ -128,33 +144,65 @@ class Recorder:
 
     def _next_batch(self) -> list[Entry]:
         """What has waited longest, as much as the database takes at once."""
-        size = count = 0
         for entry in self._waiting:
-            if count and size + entry.size > BATCH_BYTES:
-                break
-            size, count = size + entry.size, count + 1
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+            if entry.lease.conversation in self._aside:
+                self._aside[entry.lease.conversation].append(entry)
+        self._waiting = [one for one in self._waiting if one.lease.conversation not in self._aside]
+        batch = _first(self._waiting, BATCH_BYTES)
+        del self._waiting[: len(batch)]
         self._last.clear()
         return batch
+
+    async def catch_up(self) -> None:
+        """Write what was set aside, as soon as it can be, until cancelled."""
+        while True:
+            await self._some_aside.wait()
+            await asyncio.sleep(BUSY_SECONDS)
+            for conversation in list(self._aside):
+                await self._write_aside(conversation)
+            if not self._aside:
+                self._some_aside.clear()
+
+    async def _write_aside(self, conversation: UUID) -> None:
+        """As much of what this conversation has set aside as its row lets through."""
+        entries = self._aside[conversation]
+        while entries:
+            part = _first(entries, BUSY_BYTES)
+            left = len(entries) - len(part)
+            del entries[: len(part)]
+            await self._write(part)
+            if len(entries) > left:  # Some came back, or more was said: there is another time.
+                return
+        del self._aside[conversation]
+
+    def _set_aside(self, entries: list[Entry]) -> None:
+        """Keep them before what their conversation said later."""
+        for part in _by_conversation(entries):
+            self._aside.setdefault(part[0].lease.conversation, [])[:0] = part
+            self._some_aside.set()
 
     async def _write(self, batch: list[Entry]) -> None:
         """Store it all, whatever is refused; a conversation that can't be stored holds up no other for long."""
         for entry in batch:
-            entry.ordinal = next(ORDINALS)
+            entry.ordinal = entry.ordinal or next(ORDINALS)
         parts, failed = deque([batch]), Counter[UUID]()
         while parts:
             part = parts.popleft()
+            apart = _by_conversation(part)
             try:
-                await self._store(part)
+                self._set_aside(await self._store(part))
             except Error as error:
                 logger.warning("The events of a write could not be stored: %s", error)
-                if not _is_hopeless(error):
+                is_locked = _sqlstate(error) == LOCKED
+                if not _is_hopeless(error) and not is_locked:
                     await asyncio.sleep(RETRY_SECONDS)
-                if len(apart := _by_conversation(part)) > 1:
+                if len(apart) > 1:
                     parts.extend(apart)
+                elif is_locked:
+                    self._set_aside(part)
                 elif _is_hopeless(error) or await self._is_refused(part, failed):
                     logger.error("Conversation %s can't be stored: %s", part[0].lease.conversation, error)
-                    self._settle(part, [None] * len(part))
+                    self._settle((entry, None) for entry in part)
                 else:
                     parts.append(part)
 
@@ -167,28 +215,29 @@ class Recorder:
         failed[part[0].lease.conversation] += 1
         return failed[part[0].lease.conversation] >= TRIES
 
-    async def _store(self, batch: list[Entry]) -> None:
-        """Store and publish; raises a database's Error."""
+    async def _store(self, batch: list[Entry]) -> list[Entry]:
+        """Store and publish; what is busy and has to be stored later. Raises a database's Error."""
         rows = await across_tenants(
             append_events, json.dumps([_row(entry) for entry in batch], ensure_ascii=False)
         )
         await publish(
             wire(entry.lease.conversation, seq, entry.turn, entry.type, entry.data, at)
-            for entry, (seq, at) in zip(batch, rows, strict=True)
+            for entry, (seq, at, _) in zip(batch, rows, strict=True)
             if seq is not None
         )
-        self._settle(batch, [seq for seq, _at in rows])
+        told = list(zip(batch, rows, strict=True))
+        self._settle((entry, row.seq) for entry, row in told if not row.busy)
+        return [entry for entry, row in told if row.busy]
 
-    def _settle(self, batch: list[Entry], seqs: list[int | None]) -> None:
-        for entry, seq in zip(batch, seqs, strict=True):
+    def _settle(self, told: Iterable[tuple[Entry, int | None]]) -> None:
+        for entry, seq in told:
             self._backlog[entry.lease.conversation] -= entry.size
             if seq is None:
                 self._on_fenced(entry.lease)
             if entry.stored is not None and not entry.stored.done():
                 entry.stored.set_result(seq is not None)
-        for conversation in {entry.lease.conversation for entry in batch}:
-            if self._backlog[conversation] <= 0:
-                del self._backlog[conversation]
+            if self._backlog[entry.lease.conversation] <= 0:
+                del self._backlog[entry.lease.conversation]
         self._settled.set()
         self._settled = asyncio.Event()
 
@@ -203,7 +252,21 @@ async def wait_for(event: asyncio.Event, seconds: float | None) -> None:
 
 
 def _is_hopeless(error: Error) -> bool:
-    return str(getattr(error.__cause__, "sqlstate", "")).startswith(HOPELESS)
+    return _sqlstate(error).startswith(HOPELESS)
+
+
+def _sqlstate(error: Error) -> str:
+    return str(getattr(error.__cause__, "sqlstate", ""))
+
+
+def _first(entries: list[Entry], most: int) -> list[Entry]:
+    """The first of them that have so many bytes together; one at least, if there are any."""
+    size = count = 0
+    for entry in entries:
+        if count and size + entry.size > most:
+            break
+        size, count = size + entry.size, count + 1
+    return entries[:count]
 
 
 def _by_conversation(batch: list[Entry]) -> list[list[Entry]]:
@@ -253,9 +316,8 @@ def storable(value: Any, depth: int = 0) -> Any:
     return value
 
 
-def append_events(batch: str) -> list[tuple[int | None, datetime]]:
-    """The recorder's only write: (seq, at) for each entry in order, seq None where it was refused."""
+def append_events(batch: str) -> list[Stored]:
+    """The recorder's only write: what became of each entry, in order."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT seq, at FROM append_events(%s::jsonb)", [batch])
-        rows: list[tuple[int | None, datetime]] = cursor.fetchall()
-        return rows
+        cursor.execute("SELECT seq, at, busy FROM append_events(%s::jsonb)", [batch])
+        return [Stored(*row) for row in cursor.fetchall()]

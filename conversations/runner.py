@@ -98,6 +98,7 @@ class Runner:
             self._watch_walls,
             self._dispose,
             self.recorder.run,
+            self.recorder.catch_up,
         ]
         background = [asyncio.create_task(self._forever(loop), name=loop.__name__) for loop in loops]
         try:

@@ -1,14 +1,20 @@
 -- The recorder's only write. `batch` is an array, in order, of
 --   {tenant, conversation, epoch, ordinal, turn, type, data}.
--- Locks the conversations in the order of their ids, refuses what carries another tenant or a former epoch,
--- ignores what it has taken already, numbers the rest, and changes the turn's state with its event.
--- Answers one row for each item: its seq and time, or nulls where it was refused.
+-- Locks the conversations, refuses what carries another tenant or a former epoch, ignores what it has taken
+-- already, numbers the rest, and changes the turn's state with its event.
+-- Nobody's row is waited for: the events of all tenants would wait with it. What belongs to a conversation that
+-- somebody holds at this moment is left alone as a whole, `busy`, to be written later; where it is another row of one,
+-- all of the batch fails after half a second, and each conversation is tried by itself.
+-- Answers one row for each item: its seq and time, or nulls where it was refused or is busy.
 DECLARE
+    free uuid[];
     state_change record;
 BEGIN
-    PERFORM 1 FROM conversations_conversation c
-    WHERE c.id IN (SELECT (e->>'conversation')::uuid FROM jsonb_array_elements(batch) e)
-    ORDER BY c.id FOR UPDATE;
+    PERFORM set_config('lock_timeout', '500ms', true);
+    free := ARRAY(
+        SELECT c.id FROM conversations_conversation c
+        WHERE c.id IN (SELECT (e->>'conversation')::uuid FROM jsonb_array_elements(batch) e)
+        ORDER BY c.id FOR NO KEY UPDATE SKIP LOCKED);
 
     FOR state_change IN
         WITH items AS (
@@ -21,7 +27,7 @@ BEGIN
             FROM items
             JOIN conversations_conversation c
               ON c.id = items.conversation_id AND c.tenant_id = items.tenant_id AND c.epoch = items.epoch
-            WHERE NOT EXISTS (
+            WHERE c.id = ANY(free) AND NOT EXISTS (
                 SELECT 1 FROM conversations_event x
                 WHERE x.conversation_id = items.conversation_id
                   AND x.epoch = items.epoch AND x.ordinal = items.ordinal)
@@ -77,7 +83,9 @@ BEGIN
     END LOOP;
 
     RETURN QUERY
-        SELECT (i.e->>'conversation')::uuid, (i.e->>'ordinal')::bigint, x.seq, x.at
+        SELECT (i.e->>'conversation')::uuid, (i.e->>'ordinal')::bigint, x.seq, x.at,
+               x.seq IS NULL AND (i.e->>'conversation')::uuid <> ALL(free) AND EXISTS (
+                   SELECT 1 FROM conversations_conversation c WHERE c.id = (i.e->>'conversation')::uuid)
         FROM jsonb_array_elements(batch) WITH ORDINALITY AS i(e, place)
         LEFT JOIN conversations_event x
           ON x.conversation_id = (i.e->>'conversation')::uuid AND x.epoch = (i.e->>'epoch')::bigint

@@ -72,7 +72,7 @@ class Hands:
 
     def write(self, *rows: dict[str, Any]) -> list[int | None]:
         """Append; the seqs given, None for what was refused."""
-        return [seq for seq, _at in append_events(json.dumps(rows))]
+        return [told.seq for told in append_events(json.dumps(rows))]
 
     def text(self, *texts: str) -> list[int | None]:
         return self.write(*(self.row("text.delta", {"block": 0, "text": text}) for text in texts))

@@ -1,8 +1,10 @@
 """The turn's row is the queue: claims, leases, epochs and fences, on the real database as the application."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier, Thread
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import connection
@@ -11,6 +13,7 @@ from django.utils import timezone
 from conversations import leases
 from conversations.leases import Claim, Lease
 from conversations.models import Control, Conversation, PermissionRequest, RunnerHost, Turn, TurnState
+from conversations.recorder import Stored, append_events
 from tenants.context import tenant_context
 from tests.cast import House, Person, found_house
 from tests.conversations.stage import Hands, events_of, kinds, live_host, say, turn_of
@@ -185,6 +188,28 @@ def test_a_row_that_somebody_holds_delays_its_own_lease_alone(house: House, stra
         told = renewing.result(timeout=5)
     assert told == ({other.claim.conversation}, {held_up.claim.conversation})
     assert leases.renew_leases(held_up.runner, both) == ({lease.conversation for lease in both}, set())
+
+
+def test_a_row_that_somebody_holds_is_busy_and_the_rest_of_a_write_is_stored(
+    house: House, stranger: Person
+) -> None:
+    held_up, other = Hands.claiming(say(house.member.caller)), Hands.claiming(say(stranger.caller))
+    said = {"block": 0, "text": "x"}
+    taken = held_up.row("text.delta", said)
+    assert held_up.write(taken) != [None]
+    rows = [held_up.row("text.delta", said), taken, other.row("text.delta", said)]
+    with ThreadPoolExecutor(1) as elsewhere, tenant_context(house.id):
+        Conversation.objects.select_for_update().get(id=held_up.claim.conversation)
+        told = elsewhere.submit(_appended, rows).result(timeout=5)
+    assert [(one.seq is None, one.busy) for one in told] == [(True, True), (False, False), (False, False)]
+    assert [(one.seq is None, one.busy) for one in append_events(json.dumps(rows))] == [(False, False)] * 3
+
+
+def _appended(rows: list[dict[str, Any]]) -> list[Stored]:
+    try:
+        return append_events(json.dumps(rows))
+    finally:
+        connection.close()
 
 
 def _renewed(runner: str, held: list[Lease]) -> tuple[set[UUID], set[UUID]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,12 +25,13 @@ async def recording() -> AsyncIterator[tuple[Recorder, list[Lease]]]:
     """A recorder at work, and the leases that it found lost."""
     lost: list[Lease] = []
     recorder = Recorder(on_fenced=lost.append)
-    running = asyncio.create_task(recorder.run())
+    running = [asyncio.create_task(loop()) for loop in (recorder.run, recorder.catch_up)]
     try:
         yield recorder, lost
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 def texts(person: Person, hands: Hands) -> list[str]:
@@ -116,6 +118,55 @@ async def test_what_fails_again_and_again_holds_up_nobody_else(
             assert not refused.done()
             assert not await refused
     assert lost == [theirs.lease]
+
+
+@contextmanager
+def holding(servers: TestServers, table: str, row: UUID) -> Iterator[None]:
+    """Somebody has locked this row, for as long as the context is open."""
+    with servers.as_admin() as admin, admin.transaction():
+        admin.execute(f"SELECT FROM {table} WHERE id = '{row}' FOR UPDATE".encode())
+        yield
+
+
+@pytest.mark.parametrize("table", ["conversations_conversation", "conversations_turn"])
+async def test_a_row_that_somebody_holds_delays_the_events_of_its_conversation_alone(
+    house: House, stranger: Person, servers: TestServers, table: str
+) -> None:
+    ours = await asyncio.to_thread(lambda: Hands.claiming(say(house.member.caller)))
+    theirs = await asyncio.to_thread(lambda: Hands.claiming(say(stranger.caller)))
+    row = theirs.claim.conversation if table == "conversations_conversation" else theirs.claim.turn
+    async with recording() as (recorder, lost), asyncio.timeout(20):
+        with holding(servers, table, row):
+            recorder.record(theirs.lease, theirs.claim.turn, "text.delta", {"block": 0, "text": "a"})
+            ended = asyncio.create_task(
+                recorder.record_last(theirs.lease, theirs.claim.turn, "turn.completed", ENDED)
+            )
+            for number in range(5):
+                recorder.record(ours.lease, ours.claim.turn, "text.delta", {"block": number, "text": "x"})
+                await asyncio.sleep(0.1)
+            assert await recorder.record_last(ours.lease, ours.claim.turn, "turn.completed", ENDED)
+            assert await asyncio.to_thread(texts, house.member, ours) == ["x"] * 5
+            await asyncio.sleep(2)  # longer than what fails again and again is tried
+            assert not ended.done()
+        assert await ended
+    said = await asyncio.to_thread(events_of, stranger.caller, theirs.claim.conversation)
+    assert kinds(said)[-2:] == ["text.delta", "turn.completed"]
+    assert not lost
+
+
+async def test_what_was_set_aside_is_stored_in_order_and_once(house: House, servers: TestServers) -> None:
+    hands = await asyncio.to_thread(lambda: Hands.claiming(say(house.member.caller)))
+    words = [f"{number} ".ljust(500, ".") for number in range(400)]
+    async with recording() as (recorder, lost), asyncio.timeout(20):
+        for half in (words[:200], words[200:]):
+            with holding(servers, "conversations_conversation", hands.claim.conversation):
+                for text in half:
+                    recorder.record(hands.lease, hands.claim.turn, "text.delta", {"block": 0, "text": text})
+                    await asyncio.sleep(0.002)
+            await asyncio.sleep(0.02)
+        assert await recorder.record_last(hands.lease, hands.claim.turn, "turn.completed", ENDED)
+    assert "".join(await asyncio.to_thread(texts, house.member, hands)) == "".join(words)
+    assert not lost
 
 
 async def test_a_conversation_waits_while_too_much_of_it_is_not_stored(house: House) -> None:
