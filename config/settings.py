@@ -70,6 +70,8 @@ def _database(url: str) -> dict[str, Any]:
     return database | {"CONN_HEALTH_CHECKS": True, "OPTIONS": options}
 
 
+# How long one statement of the application may take. 0 is no limit, for poolers too that refuse to be told one.
+DATABASE_STATEMENT_SECONDS = env.float("DATABASE_STATEMENT_SECONDS", default=30.0)
 DATABASES = {"default": _database(DATABASE_URL), "owner": _database(DATABASE_OWNER_URL)}
 # One pool a process: under ASGI every page has a thread of its own, whose connection would end with it.
 # Statements are prepared from their third use on: planning them anew took PostgreSQL most of a turn's time.
@@ -79,6 +81,10 @@ DATABASES["default"]["OPTIONS"].update(
     # A server that is back is noticed in two seconds, however long it was away.
     pool={"min_size": 2, "max_size": 32, "timeout": 5, "reconnect_timeout": 2, "check": pool.check},
 )
+if DATABASE_STATEMENT_SECONDS > 0:
+    _given = DATABASES["default"]["OPTIONS"].get("options", "")
+    _limit = f"-c statement_timeout={max(1, round(DATABASE_STATEMENT_SECONDS * 1000))}"
+    DATABASES["default"]["OPTIONS"]["options"] = f"{_limit} {_given}".rstrip()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CHANNEL_LAYERS = {

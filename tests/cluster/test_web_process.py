@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from django.db import connection
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -15,6 +16,8 @@ from conversations.hosts import Said, say_alive, say_gone
 from tests.cast import House
 from tests.cluster.processes import Process, eventually, web_process
 from tests.cluster.relay import relayed
+from tests.conversations.stage import say
+from tests.servers import TestServers
 
 RUNNER = f"host-{uuid4()}"
 
@@ -71,3 +74,26 @@ def test_a_socket_learns_that_the_server_restarts(house: House) -> None:
         assert ended.value.rcvd is not None
         assert ended.value.rcvd.code == 1012
         assert web.child.wait(timeout=5) == 0
+
+
+def test_a_statement_that_takes_too_long_ends_and_who_asked_is_told(
+    house: House, servers: TestServers
+) -> None:
+    person = house.member
+    conversation = say(person.caller).conversation
+    path, key = f"/v1/conversations/{conversation}", {"x-api-key": person.key}
+    with web_process(DATABASE_STATEMENT_SECONDS="0.5") as web:
+        with servers.as_admin() as admin, admin.transaction():
+            admin.execute("SELECT FROM conversations_conversation WHERE id = %s FOR UPDATE", [conversation])
+            asked = time.monotonic()
+            answer = httpx.patch(web.url + path, json={"title": "later"}, headers=key, timeout=10)
+            assert time.monotonic() - asked < 3
+        assert (answer.status_code, answer.json()["error"]["type"]) == (529, "overloaded_error")
+        assert int(answer.headers["retry-after"]) > 0
+        assert httpx.patch(web.url + path, json={"title": "now"}, headers=key).json()["title"] == "now"
+
+
+def test_statements_of_the_application_have_half_a_minute() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() == ("30s",)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -169,3 +170,29 @@ def test_a_link_out_of_a_folder_deletes_nothing_outside(short: Path) -> None:
     folders.forget(str(conversation))
     assert (outside / "kept").read_text() == "kept"
     folders.forget(str(conversation))
+
+
+def test_the_deletion_of_a_tenant_takes_the_time_that_it_needs(house: House, servers: TestServers) -> None:
+    conversation = talk(house.owner).claim.conversation
+    shut_out(house.id)
+
+    def delete_in_a_hurry() -> list[UUID]:
+        with connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = '300ms'")
+        try:
+            deleted = delete_conversations(house.id)
+            delete_rest(house.id)
+            return deleted
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("RESET statement_timeout")
+            connection.close()
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        with servers.as_admin() as admin, admin.transaction():
+            admin.execute("SELECT FROM conversations_conversation WHERE id = %s FOR UPDATE", [conversation])
+            deleting = elsewhere.submit(delete_in_a_hurry)
+            with pytest.raises(TimeoutError):
+                deleting.result(1)
+        assert deleting.result(10) == [conversation]
+    assert not Tenant.objects.filter(id=house.id).exists()
