@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -28,6 +30,7 @@ class Said:
     refuses: str = ""
     any_tenant: bool = True
     turns_ended: Mapping[str, int] = field(default_factory=dict)
+    instance: str = ""
 
 
 def live_hosts() -> list[RunnerHost]:
@@ -35,12 +38,47 @@ def live_hosts() -> list[RunnerHost]:
     return list(RunnerHost.objects.filter(seen_at__gt=Now() - ALIVE).order_by("name"))
 
 
+class NameTaken(Exception):
+    """Another process is the runner of this name; a sentence."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"A runner named {name} works elsewhere already. Two of one name would write into the same"
+            " conversations: give each its own RUNNER_NAME (or --name)."
+        )
+
+
+def take_name(said: Said, home: str) -> datetime | None:
+    """Publish this host as the one of its name from now on. None, or when another one said last that it has it.
+
+    It is to be had from a former process of the same `home`, a folder whose lock is held, since that one is gone
+    for sure; from any other after a silence in which it stopped all that it ran. Instances are called HOME.PROCESS.
+    """
+    fields = _fields(said) | {"seen_at": Now(), "proved_at": Now() - said.proof_age, "started_at": Now()}
+    named = RunnerHost.objects.filter(name=said.name)
+    to_be_had = Q(instance__startswith=f"{home}.") | Q(seen_at__lte=Now() - ALIVE)
+    while not (named.filter(to_be_had).update(**fields) or _publish_new(said.name, fields)):
+        if (other := named.values_list("seen_at", flat=True).first()) is not None:
+            return other
+    return None
+
+
 def say_alive(said: Said) -> None:
-    """Publish this host, with what it proved of its sandbox."""
+    """Publish this host, with what it proved of its sandbox; NameTaken where it is another instance's by now."""
     fields = _fields(said) | {"seen_at": Now(), "proved_at": Now() - said.proof_age}
-    RunnerHost.objects.update_or_create(
-        name=said.name, defaults=fields, create_defaults=fields | {"started_at": Now()}
-    )
+    ours = RunnerHost.objects.filter(name=said.name, instance=said.instance)
+    if not (ours.update(**fields) or _publish_new(said.name, fields | {"started_at": Now()})):
+        raise NameTaken(said.name)
+
+
+def _publish_new(name: str, fields: dict[str, Any]) -> bool:
+    """False where there is one of this name."""
+    try:
+        with transaction.atomic():
+            RunnerHost.objects.create(name=name, **fields)
+    except IntegrityError:
+        return False
+    return True
 
 
 def unsaved(said: Said) -> RunnerHost:
@@ -53,6 +91,7 @@ def unsaved(said: Said) -> RunnerHost:
 
 def _fields(said: Said) -> dict[str, Any]:
     return {
+        "instance": said.instance,
         "tier": said.tier,
         "tier_reason": said.tier_reason,
         "cli_version": said.cli_version,
@@ -65,6 +104,6 @@ def _fields(said: Said) -> dict[str, Any]:
     }
 
 
-def say_gone(name: str) -> None:
+def say_gone(name: str, instance: str = "") -> None:
     """Take this host off the list, as it leaves."""
-    RunnerHost.objects.filter(name=name).delete()
+    RunnerHost.objects.filter(name=name, instance=instance).delete()

@@ -83,9 +83,9 @@ class Claim:
     started: Wire
 
 
-def claim_turn(runner: str, take_new: bool) -> Claim | None:
-    """The next turn for `runner`, or None."""
-    text = _value("SELECT claim_turn(%s, %s, %s)", [runner, LEASE, take_new])
+def claim_turn(runner: str, take_new: bool, instance: str = "") -> Claim | None:
+    """The next turn for `runner`, or None; also where the name is not that `instance`'s any more."""
+    text = _value("SELECT claim_turn(%s, %s, %s, %s)", [runner, instance, LEASE, take_new])
     if text is None:
         return None
     row = json.loads(text)
@@ -143,7 +143,7 @@ def release_lease(runner: str, lease: Lease) -> bool:
 
 
 def expire_leases(runner: str) -> None:
-    """What a former process of the same name held is free: the name's lock says that it is gone."""
+    """What a former process of the same name held is free: who has taken the name may say so."""
     _value("SELECT expire_leases(%s)", [runner])
 
 

@@ -288,9 +288,11 @@ class RunnerHost(models.Model):
     `findings`: each probe of its last proof as {name, holds, detail}, of the time `proved_at`. `refuses`: why it
     takes no turn, '' while it does. Without `any_tenant` it works for the first tenant only. `places`: how many
     processes it has room for (0: it did not say). `turns_ended`: how many of its turns ended how, since it started.
+    `instance`: which process says so, of all that ever had the name (see `hosts.take_name`).
     """
 
     name = models.CharField(primary_key=True, max_length=120)
+    instance = models.CharField(max_length=80, blank=True, db_default="")
     started_at = models.DateTimeField()
     seen_at = models.DateTimeField()
     tier = models.CharField(max_length=40)

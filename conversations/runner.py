@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from secrets import token_hex
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -22,7 +24,7 @@ from redis.exceptions import RedisError
 from claude_runner import EngineError, Pool, Proof, RunnerSettings
 from conversations import disposals, leases
 from conversations.accounts import model_addresses_of
-from conversations.hosts import say_alive, say_gone
+from conversations.hosts import NameTaken, Said, say_alive, say_gone, take_name
 from conversations.launch import launch_for_author
 from conversations.leases import BUSY_SECONDS, FENCE_SECONDS, RENEW_SECONDS, WATCH_SECONDS, Claim, Lease
 from conversations.models import Control
@@ -57,6 +59,8 @@ class Host:
     """Seconds."""
     questions_yield: float = 600.0
     """Seconds after which a question without an answer gives its place up, where there is none for others."""
+    home: str = ""
+    """What its folder is called, of which it holds the lock: two processes of one home never live side by side."""
 
 
 class Runner:
@@ -64,6 +68,7 @@ class Runner:
 
     def __init__(self, host: Host, settings: RunnerSettings) -> None:
         self.host = host
+        self.instance = f"{host.home}.{token_hex(8)}"
         self.walls = Walls(settings, host.proof, host.any_tenant, host.prove_every)
         self.pool = Pool(settings, host.proof.tier, on_evict=self._evicted, addresses_of=model_addresses_of)
         self.recorder = Recorder(on_fenced=self._overtaken)
@@ -77,6 +82,7 @@ class Runner:
         self._look = asyncio.Event()
         self._disposing = asyncio.Event()
         self._draining = asyncio.Event()
+        self._is_replaced = False
         # Held while a conversation is claimed or let go, so that no lease goes under a turn that has just begun.
         self._holding = asyncio.Lock()
         self._heeding = asyncio.Lock()
@@ -85,9 +91,12 @@ class Runner:
     # Its life ---------------------------------------------------------------------------------------------
 
     async def run(self, drain_seconds: float) -> None:
-        """Work until drained; a turn that needs longer than `drain_seconds` then is interrupted."""
+        """Work until drained; a turn that needs longer than `drain_seconds` then is interrupted.
+
+        NameTaken where another process is the runner of our name, or has become it meanwhile.
+        """
+        await self._take_name()  # nothing is claimed by a host that has not published what it proved
         await across_tenants(leases.expire_leases, self.host.name)
-        await self._say_alive()  # nothing is claimed by a host that has not published what it proved
         await self._look_around()
         loops = [
             self._listen,
@@ -109,6 +118,17 @@ class Runner:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
             await self.pool.stop_all()
+        if self._is_replaced:
+            raise NameTaken(self.host.name)
+
+    async def _take_name(self) -> None:
+        """One that does not say a word any more is waited for until its leases have ended."""
+        heard: set[datetime] = set()
+        while (last := await across_tenants(take_name, self._said(), self.host.home)) is not None:
+            heard.add(last)
+            if len(heard) > 1:
+                raise NameTaken(self.host.name)
+            await asyncio.sleep(LOOK_SECONDS / 2)
 
     def drain(self) -> None:
         """Take no new turn; leave when the running ones have ended."""
@@ -130,7 +150,7 @@ class Runner:
         last = [self._let_go(conversation) for conversation in self.leases]
         await asyncio.gather(*last, return_exceptions=True)
         with suppress(Error):  # An entry that nobody renews is as good as none.
-            await across_tenants(say_gone, self.host.name)
+            await across_tenants(say_gone, self.host.name, self.instance)
 
     async def _turns_end(self, seconds: float) -> None:
         if self._tasks:
@@ -148,10 +168,20 @@ class Runner:
             except (Error, RedisError, OSError) as error:
                 logger.warning("%s: %s; trying again", loop.__name__, error)
                 await asyncio.sleep(LOOK_SECONDS)
+            except NameTaken:
+                self._give_way()
+                return
             except Exception:
                 logger.exception("The runner's loop %s failed; draining", loop.__name__)
                 self.drain()
                 raise
+
+    def _give_way(self) -> None:
+        """Another process has our name, so that nothing here is ours any more: leave at once."""
+        self._is_replaced = True
+        for lease in list(self.leases.values()):
+            self._overtaken(lease)
+        self.drain()
 
     # The queue --------------------------------------------------------------------------------------------
 
@@ -173,7 +203,7 @@ class Runner:
             if self.walls.refuses:
                 return None
             asked = monotonic()
-            claim = await across_tenants(leases.claim_turn, self.host.name, self._room())
+            claim = await across_tenants(leases.claim_turn, self.host.name, self._room(), self.instance)
             if claim is not None:
                 self._begin(claim, asked)
         return claim
@@ -272,14 +302,17 @@ class Runner:
         return [lease for lease in held if lease.conversation in busy]
 
     async def _say_alive(self) -> None:
-        said = self.walls.said(
+        await across_tenants(say_alive, self._said())
+
+    def _said(self) -> Said:
+        return self.walls.said(
             self.host.name,
+            instance=self.instance,
             cli_version=self.host.cli_version,
             processes=len(self.pool.live()),
             places=self.pool.places,
             turns_ended=self.ended,
         )
-        await across_tenants(say_alive, said)
 
     async def _watch_walls(self) -> None:
         while True:

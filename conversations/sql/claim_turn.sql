@@ -1,4 +1,4 @@
--- Gives `runner` the oldest queued turn that it may run, of the tenant that has fewest running there, or nothing. Takes or renews the lease on the
+-- Gives `runner`, while its name is this `process`'s, the oldest queued turn that it may run, of the tenant that has fewest running there, or nothing. Takes or renews the lease on the
 -- conversation, raises the epoch on a takeover, and writes `turn.started`, all in one statement's time.
 -- Without `take_new` only conversations that the runner holds already are looked at (it has no room).
 -- A conversation whose files lie on another host is left to that host while it lives, and for as long as a
@@ -12,7 +12,7 @@ DECLARE
     started timestamptz := clock_timestamp();
     new_epoch bigint;
 BEGIN
-    SELECT h.* INTO me FROM conversations_runnerhost h WHERE h.name = runner;
+    SELECT h.* INTO me FROM conversations_runnerhost h WHERE h.name = runner AND h.instance = process;
     wanted := ARRAY(
         SELECT least_tier FROM unnest(ARRAY['', 'bubblewrap-uid', 'bubblewrap', 'landlock', 'none']) AS least_tier
         WHERE host_takes(me, least_tier, true));

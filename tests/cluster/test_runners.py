@@ -222,3 +222,46 @@ def test_a_turn_that_outlasts_the_drain_is_interrupted_with_what_was_said(
         heard += socket.until_end()
     assert heard[-1]["type"] == "turn.interrupted"
     assert said_in(client.turns(heard[0]["conversation"])[0]) == text_of(heard)
+
+
+def test_a_second_runner_of_a_name_on_another_machine_does_not_start(
+    cluster: Installation, client: Client
+) -> None:
+    first = cluster.only_runners("one")["one"]
+    with client.socket() as socket:
+        socket.say("slow 100 20")
+        heard = socket.until_text(5)
+        second = _elsewhere(cluster, "one")
+        assert second.child.wait(15) != 0
+        assert "A runner named one works elsewhere already" in second.said()
+        heard += socket.until_end(seconds=30)
+    assert heard[-1]["type"] == "turn.completed"
+    assert first.alive
+
+
+def test_a_runner_whose_name_was_taken_while_it_was_silent_leaves(
+    cluster: Installation, client: Client
+) -> None:
+    first = cluster.only_runners("one")["one"]
+    family = []
+    with client.socket() as socket:
+        socket.say("slow 300 60")
+        heard = socket.until_text(5)
+        family = first.family()
+        with paused(first):
+            second = _elsewhere(cluster, "one")
+            heard += socket.until("turn.interrupted", seconds=40)
+        assert first.child.wait(15) != 0
+        assert gone(family)
+        assert "A runner named one works elsewhere already" in first.said()
+        socket.say("words 3")
+        answer = socket.until_end(seconds=20)
+    assert answer[-1]["type"] == "turn.completed"
+    assert is_exact(heard)
+    second.leave()
+
+
+def _elsewhere(cluster: Installation, name: str) -> Process:
+    """A runner of this name as on another machine: with folders of its own."""
+    environment = cluster.environment | {"SANDBOX_DIR": str(cluster.folder / "e")}
+    return Process(["manage.py", "runner", "--name", name], environment, cluster.folder / "elsewhere.log")

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import secrets
 import signal
 from argparse import ArgumentParser
 from pathlib import Path
@@ -21,6 +22,7 @@ from claude_runner import (
     open_as_many_as_allowed,
     prove_tier,
 )
+from conversations.hosts import NameTaken
 from conversations.runner import Host, Runner
 from conversations.tasks import work_in_background
 from tenants.checks import assert_safe_database
@@ -46,7 +48,7 @@ class Command(BaseCommand):
                 f"below: set SANDBOX_TIER to one of {', '.join(Tier)}."
             )
         folder = runner_folder(name)
-        with _lock(folder, name):
+        with _lock(folder, name) as lock:
             runner_settings = settings_for(folder, name)
             try:
                 proof = prove_tier(runner_settings)
@@ -62,9 +64,13 @@ class Command(BaseCommand):
                 settings.UNWALLED_TENANTS,
                 settings.SANDBOX_PROVE_SECONDS,
                 settings.QUESTION_YIELDS_SECONDS,
+                _home(lock),
             )
             open_as_many_as_allowed()
-            asyncio.run(_run(host, runner_settings))
+            try:
+                asyncio.run(_run(host, runner_settings))
+            except NameTaken as error:
+                raise CommandError(str(error)) from error
 
 
 def runner_folder(name: str) -> Path:
@@ -98,7 +104,8 @@ def _lock(folder: Path, name: str) -> IO[str]:
     """Held as long as this process lives; CommandError when another one has the name."""
     folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     folder.mkdir(mode=0o711, exist_ok=True)
-    lock = (folder / "lock").open("a+")
+    lock = open(os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+")
+    os.fchmod(lock.fileno(), 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -108,6 +115,17 @@ def _lock(folder: Path, name: str) -> IO[str]:
         ) from None
     os.set_inheritable(lock.fileno(), False)
     return lock
+
+
+def _home(lock: IO[str]) -> str:
+    """What the folder of this lock is called, made up once: a folder elsewhere is called something else."""
+    lock.seek(0)
+    home = lock.read()
+    if not home:
+        home = secrets.token_hex(16)
+        lock.write(home)
+        lock.flush()
+    return home
 
 
 async def _run(host: Host, runner_settings: RunnerSettings) -> None:
