@@ -9,14 +9,21 @@ from config.children import Account
 
 
 def write_private(path: Path, text: str, owner: Account | None = None) -> None:
-    """Replace the file at `path` (mode 0600, `owner`'s if given) in one step."""
+    """Replace the file at `path` (mode 0600, `owner`'s if given) in one step; it is on the disk then."""
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
         if owner:
             os.fchown(file.fileno(), owner.uid, owner.gid)
+        file.flush()
+        os.fsync(file.fileno())
     fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_private_json(path: Path, content: dict[str, Any]) -> None:
