@@ -109,9 +109,11 @@ def _login(admin: Connection, url: str, known: str, new_password: bool) -> str:
             )
         return _with(url, password=unquote(urlsplit(known).password or ""))
     password = secrets.token_urlsafe(32)
+    # The server may log what it is asked to do: it gets what it would keep of the password, not the password.
+    verifier = admin.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
     admin.execute(
         sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(
-            sql.SQL("ALTER" if there else "CREATE"), sql.Identifier(role), sql.Literal(password)
+            sql.SQL("ALTER" if there else "CREATE"), sql.Identifier(role), sql.Literal(verifier)
         )
     )
     return _with(url, password=password)

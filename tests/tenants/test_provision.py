@@ -136,3 +136,20 @@ def test_a_name_that_roles_can_not_bear_is_refused(servers: TestServers, bad: st
 def test_the_urls_do_not_print_their_passwords(servers: TestServers) -> None:
     urls = DatabaseUrls(app="postgres://a:secret@h/d", owner="postgres://o:secret@h/d")
     assert "secret" not in repr(urls)
+
+
+def test_a_server_that_logs_all_it_is_asked_writes_no_password_down(servers: TestServers, name: str) -> None:
+    log = servers.data_dir / "logs" / "postgres.log"
+    before = len(log.read_text())
+    with servers.as_admin() as admin:
+        admin.execute("ALTER ROLE postgres SET log_statement = 'all'")
+        try:
+            urls = provision(servers.embedded.admin_database_url, name)
+        finally:
+            admin.execute("ALTER ROLE postgres RESET log_statement")
+    written = log.read_text()[before:]
+    assert f"{name}_app" in written
+    assert "SCRAM-SHA-256$" in written
+    for url in (urls.app, urls.owner):
+        does(url, "SELECT 1")
+        assert str(urlsplit(url).password) not in written
