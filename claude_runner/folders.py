@@ -172,9 +172,10 @@ class Folders:
 
     def kept(self) -> list[UUID]:
         """The conversations that have a folder here."""
-        return [
-            UUID(entry.name) for entry in os.scandir(self.root / "c") if entry.is_dir(follow_symlinks=False)
-        ]
+        found = (
+            _uuid(entry.name) for entry in os.scandir(self.root / "c") if entry.is_dir(follow_symlinks=False)
+        )
+        return [conversation for conversation in found if conversation]
 
     def forget(self, conversation: str) -> None:
         """Delete the conversation's folder, whatever its agent has done to it; nothing where there is none."""
@@ -226,3 +227,11 @@ def _usable_uids(settings: RunnerSettings) -> tuple[int, int]:
         ranges.append((count, first))
     count, first = max(ranges)
     return first + count // 2, max(1, count - count // 2)
+
+
+def _uuid(name: str) -> UUID | None:
+    """None for the name of a folder that is none of ours."""
+    try:
+        return UUID(name)
+    except ValueError:
+        return None

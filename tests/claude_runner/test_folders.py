@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from claude_agent_sdk import InMemorySessionStore
@@ -65,6 +65,13 @@ def folders(new_sandbox_dir: Callable[[], Path]) -> Folders:
 @pytest.fixture
 def place(folders: Folders) -> Place:
     return folders.place(str(uuid4()))
+
+
+def test_a_folder_that_is_none_of_ours_is_left_alone(folders: Folders, place: Place) -> None:
+    stray = place.folder.parent / "lost+found"
+    stray.mkdir()
+    assert folders.kept() == [UUID(place.folder.name)]
+    assert stray.exists()
 
 
 def test_folders_deeper_than_open_files_go(folders: Folders, place: Place) -> None:
