@@ -40,11 +40,11 @@ def delete_rest(tenant_id: UUID) -> int:
 
     Cut off in between, the tenant is still there to be deleted, and closed.
     """
-    destroy_part(tenant_id)
     with tenant_context(tenant_id):
         _take_time()
         # Who is just adding a row waits here, and then finds no tenant.
         tenant = Tenant.objects.select_for_update().get(id=tenant_id)
+        destroy_part(tenant_id)
         people = list(Membership.objects.values_list("user_id", flat=True))
         Conversation.objects.all().delete()
         tenant.delete()

@@ -140,10 +140,14 @@ def accept(token: str, user: User) -> Offer:
         )
     try:
         with tenant_context(offer.tenant_id):
-            # Its row goes first: of two at once the second finds it gone.
+            # A deletion of the tenant comes before, and leaves no invitation, or after, and ends this too.
+            Tenant.objects.for_sealing(offer.tenant_id)
+            # The invitation goes first: of two at once the second finds it gone.
             if not Invitation.objects.filter(id=offer.id).delete()[0]:
                 raise NotFound(_("This invitation was used, revoked, or has expired. Ask for a new one."))
             Tenant.objects.get(id=offer.tenant_id).enroll(user, offer.role, invited=True)
+    except Tenant.DoesNotExist:
+        raise NotFound(_("This invitation was used, revoked, or has expired. Ask for a new one.")) from None
     except IntegrityError:
         raise Conflict(_("You belong to %(tenant)s already.") % {"tenant": offer.tenant_name}) from None
     return offer

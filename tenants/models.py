@@ -31,6 +31,7 @@ from tenants.acts import Act, Via
 from tenants.context import tenant_context
 from tenants.drafts import CredentialDraft, checked_name
 from tenants.errors import AuthenticationError, Conflict, InvalidRequest, NotFound, PermissionDenied
+from tenants.key_parts import destroy_part
 from tenants.roles import ALL_SCOPES, Action, CredentialKind, CredentialState, LeastTier, Role, Scope
 from tenants.secrets import new_tenant_key, seal, unseal
 
@@ -117,6 +118,7 @@ class TenantManager(models.Manager["Tenant"]):
                 AuditEvent.objects.note(tenant.id, Act.TENANT_FOUNDED)
                 return tenant.enroll(owner, Role.OWNER)
         except IntegrityError:
+            destroy_part(tenant.id)
             raise Conflict(_("The slug %(slug)s is taken.") % {"slug": slug}) from None
 
     def for_sealing(self, tenant_id: UUID) -> "Tenant":

@@ -196,3 +196,18 @@ def test_the_deletion_of_a_tenant_takes_the_time_that_it_needs(house: House, ser
                 deleting.result(1)
         assert deleting.result(10) == [conversation]
     assert not Tenant.objects.filter(id=house.id).exists()
+
+
+def test_a_tenants_part_of_its_key_goes_when_nobody_seals_any_more(house: House) -> None:
+    shut_out(house.id)
+    with ThreadPoolExecutor(1) as elsewhere:
+        with tenant_context(house.id):
+            Tenant.objects.for_sealing(house.id)
+            deleting = elsewhere.submit(delete_rest, house.id)
+            with pytest.raises(TimeoutError):
+                deleting.result(0.5)
+            assert key_parts.part_of(house.id)
+        deleting.result(10)
+        elsewhere.submit(connection.close)
+    with pytest.raises(SecretError):
+        key_parts.part_of(house.id)

@@ -1,12 +1,14 @@
 """Founding a tenant: by the command, with a new account and with an old one, whole or not at all."""
 
 import json
+import os
 import secrets
 from io import StringIO
 from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
+from django.conf import settings
 from django.contrib.auth import authenticate
 from django.core.management import CommandError, call_command
 
@@ -82,10 +84,13 @@ def test_a_bad_slug_is_told_and_leaves_nothing(database: None, slug: str) -> Non
 
 def test_a_taken_slug_is_told_and_leaves_nothing(house: House) -> None:
     email = unique("late") + "@example.org"
+    parts = set(os.listdir(settings.TENANT_KEYS_DIR))
+    assert str(house.id) in parts
     with pytest.raises(CommandError, match="is taken"):
         create_tenant(house.slug, email)
     with pytest.raises(Conflict):
         found_tenant(house.slug, email)
+    assert set(os.listdir(settings.TENANT_KEYS_DIR)) == parts
     assert not User.objects.filter(email=email).exists()
 
 

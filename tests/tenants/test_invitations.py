@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import environ
 import pytest
 from django.core.mail import EmailMessage
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
 from config.readers import mailer
+from conversations.ending import shut_out
 from tenants import invitations
 from tenants.authentication import memberships_of
 from tenants.context import across_tenants, tenant_context
@@ -47,6 +50,19 @@ def test_a_link_makes_a_member_once(house: House, stranger: Person) -> None:
     for user in (stranger.user, someone("late")):
         with pytest.raises(NotFound):
             accept(token, user)
+
+
+def test_who_accepts_while_the_tenant_is_deleted_is_shut_out_too(house: House, stranger: Person) -> None:
+    token = invited(house.admin, "viewer")
+    with ThreadPoolExecutor(1) as elsewhere:
+        with tenant_context(house.id):
+            accept(token, stranger.user)
+            shutting = elsewhere.submit(shut_out, house.id)
+            with pytest.raises(TimeoutError):
+                shutting.result(0.5)
+        shutting.result(5)
+        elsewhere.submit(connection.close)
+    assert house.id not in {here.tenant_id for here in memberships_of(stranger.user)}
 
 
 def test_only_a_hash_of_the_token_is_kept(house: House, servers: TestServers) -> None:
