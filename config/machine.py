@@ -171,7 +171,8 @@ class Machine:
         arguments = ["--url", self.plan.public_url or self.plan.url, "--model-url", self.urls["model_url"]]
         if not self.plan.database_url and not self.plan.public_url:
             arguments.append("--one-machine")
-        code = self.supervisor.run(self._ours("prepare", *arguments))
+        migrating = {"DATABASE_OWNER_URL": self.urls["database_owner_url"]}
+        code = self.supervisor.run(self._ours("prepare", *arguments, environment=migrating))
         if code is None:
             raise Stopped
         if code:
@@ -181,26 +182,25 @@ class Machine:
         self._go_on()
         self.supervisor.start(self._ours(command))
 
-    def _ours(self, *arguments: str) -> Child:
+    def _ours(self, *arguments: str, environment: dict[str, str] | None = None) -> Child:
         return Child(
             name=arguments[0],
             argv=[sys.executable, str(self.plan.base_dir / "manage.py"), *arguments],
-            env=self._environment(),
+            env=self._environment() | (environment or {}),
             cwd=self.plan.base_dir,
             ladder=LADDER,
         )
 
     def _environment(self) -> dict[str, str]:
-        """The operator's settings, with each URL as we found it."""
+        """The operator's settings, with each URL as we found it, but for the one of who may change tables."""
         model = urlsplit(self.urls["model_url"]).netloc
         # NAME_FILE would win over NAME.
-        ours = {"DATABASE_URL_FILE", "DATABASE_OWNER_URL_FILE", "REDIS_URL_FILE"}
+        ours = {"DATABASE_URL_FILE", "DATABASE_OWNER_URL", "DATABASE_OWNER_URL_FILE", "REDIS_URL_FILE"}
         return {name: value for name, value in self.plan.environment.items() if name not in ours} | {
             "DATA_DIR": str(self.plan.data_dir),
             "HOST": self.plan.host,
             "PORT": str(self.plan.port),
             "DATABASE_URL": self.urls["database_url"],
-            "DATABASE_OWNER_URL": self.urls["database_owner_url"],
             "REDIS_URL": self.urls["redis_url"],
             "MODEL_UPSTREAM_ALLOWLIST": ",".join(sorted(self.plan.allowlist | {model})),
             "PYTHONUNBUFFERED": "1",

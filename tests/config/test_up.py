@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -166,6 +167,16 @@ def test_other_commands_find_the_servers(up: Up) -> None:
     made = up.run("create_tenant", "acme", "--owner", "ada@example.com")
     assert made.returncode == 0, made.stderr
     assert json.loads(made.stdout)["tenant"] == "acme"
+
+
+def test_only_what_migrates_gets_the_owners_url(up: Up) -> None:
+    servers = json.loads((up.data_dir / "servers.json").read_text())
+    password = urlsplit(servers["database_owner_url"]).password
+    ours = [process for process in up.family() if "manage.py" in " ".join(process.cmdline())]
+    assert {process.cmdline()[-1] for process in ours} == {"web", "runner"}
+    for process in ours:
+        assert servers["database_url"] in process.environ().values()
+        assert not [name for name, value in process.environ().items() if password in value]
 
 
 def test_a_web_process_that_dies_comes_back(up: Up) -> None:
