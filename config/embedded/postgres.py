@@ -90,8 +90,9 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """The admin's, to the database `postgres`."""
-        return f"postgresql://{ADMIN}:{self.password_file.read_text()}@127.0.0.1:{self.port}/postgres"
+        """The admin's, to the database `postgres`. Whoever else listens on the port is told no password."""
+        place = f"{ADMIN}:{self.password_file.read_text()}@127.0.0.1:{self.port}"
+        return f"postgresql://{place}/postgres?require_auth=scram-sha-256"
 
     def start(self) -> None:
         """Return when it takes connections. A predecessor that still runs is ended first."""

@@ -2,13 +2,17 @@
 
 import os
 import signal
+import socket
 import stat
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg
@@ -20,6 +24,7 @@ from redis.retry import Retry
 from config.embedded import EmbeddedServers
 from config.embedded.account import let_through
 from config.embedded.postgres import end_leftover
+from tenants.provision import provision
 from tests.uids import AS_ROOT
 
 
@@ -61,6 +66,41 @@ def test_a_wrong_password_does_not_open_the_database(servers: EmbeddedServers) -
     wrong = f"postgresql://postgres:wrong@127.0.0.1:{servers.postgres.port}/postgres"
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(wrong)
+
+
+class Impostor(Thread):
+    """Stands on a port of PostgreSQL's, asks whoever comes for the password itself, and keeps what it hears."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.heard = b""
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+
+    def run(self) -> None:
+        with self.listening, suppress(OSError):
+            connection, _ = self.listening.accept()
+            with connection:
+                while len(said := connection.recv(4096)) == 8:  # encryption, by one way or another?
+                    connection.sendall(b"N")
+                connection.sendall(b"R" + struct.pack("!II", 8, 3))
+                while said:
+                    self.heard += said
+                    said = connection.recv(4096)
+
+
+def test_who_took_the_port_of_the_database_is_told_no_password(servers: EmbeddedServers) -> None:
+    urls = provision(servers.admin_database_url, "parley", new_passwords=True)
+    for url in (servers.admin_database_url, urls.app, urls.owner):
+        impostor = Impostor()
+        impostor.start()
+        place, _, _ = urlsplit(url).netloc.rpartition(":")
+        there = urlsplit(url)._replace(netloc=f"{place}:{impostor.port}").geturl()
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(there, connect_timeout=2)
+        impostor.join(5)
+        assert str(urlsplit(url).username).encode() in impostor.heard
+        assert str(urlsplit(url).password).encode() not in impostor.heard
 
 
 def test_passwords_are_on_no_command_line(servers: EmbeddedServers) -> None:
