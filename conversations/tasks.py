@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from uuid import UUID
 
-from django.db import connection
+from django.db import Error, connection
 from django.utils import timezone
 from procrastinate import App, JobContext, RetryStrategy
 from procrastinate.contrib.django import app as proxied
@@ -43,8 +43,11 @@ async def delete_old_drafts(timestamp: int) -> None:
 async def pack_old_events(timestamp: int) -> None:
     """Pack the events of conversations, a bounded number a run, until nothing old is loose."""
     for tenant, conversation in await across_tenants(_packable):
-        while await in_tenant(tenant, pack_conversation, conversation, EVENTS_STAY_LOOSE):
-            pass
+        try:
+            while await in_tenant(tenant, pack_conversation, conversation, EVENTS_STAY_LOOSE):
+                pass
+        except Error as error:
+            logger.warning("Conversation %s can't be packed: %s", conversation, error)
 
 
 @proxied.task(name=DELETING, pass_context=False, retry=TRIES)

@@ -87,7 +87,7 @@ async def test_what_can_never_be_stored_costs_its_own_turn_only(house: House, st
 
 
 @contextmanager
-def failing(servers: TestServers, conversation: UUID) -> Iterator[None]:
+def failing(servers: TestServers, conversation: UUID, table: str = "conversations_event") -> Iterator[None]:
     """The database fails, as if it might work the next time, at whatever this conversation says."""
     with servers.as_admin() as admin:
         admin.execute(
@@ -95,8 +95,8 @@ def failing(servers: TestServers, conversation: UUID) -> Iterator[None]:
             "$$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '40001'; END $$"
         )
         admin.execute(
-            "CREATE TRIGGER fail BEFORE INSERT ON conversations_event FOR EACH ROW "
-            f"WHEN (NEW.conversation_id = '{conversation}') EXECUTE FUNCTION fail()"
+            f"CREATE TRIGGER fail BEFORE INSERT ON {table} FOR EACH ROW "
+            f"WHEN (NEW.conversation_id = '{conversation}') EXECUTE FUNCTION fail()".encode()
         )
         try:
             yield
