@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from uuid import UUID
 
+from django.contrib.sessions.models import Session
 from django.db import Error, connection
 from django.utils import timezone
 from procrastinate import App, JobContext, RetryStrategy
@@ -27,6 +28,8 @@ DRAFTS_LIVE = timedelta(days=1)
 EVENTS_STAY_LOOSE = timedelta(days=1)
 CONVERSATIONS_A_RUN = 100
 REST_SECONDS = 1.0
+SETTLED_STAYS = timedelta(days=30)
+ROWS_AT_ONCE = 1000
 DELETING = "delete_tenant"
 TRIES = RetryStrategy(max_attempts=10, exponential_wait=3)  # the last after a day
 
@@ -36,6 +39,27 @@ TRIES = RetryStrategy(max_attempts=10, exponential_wait=3)  # the last after a d
 async def delete_old_drafts(timestamp: int) -> None:
     """Conversations that were opened and warmed up, but never written to."""
     await across_tenants(_delete_old_drafts)
+
+
+@proxied.periodic(cron="47 * * * *")
+@proxied.task(name="delete_settled", queueing_lock="delete_settled", pass_context=True)
+async def delete_settled(context: JobContext, timestamp: int) -> None:
+    """What nobody asks for any more: controls, questions and jobs of long ago, sessions that have ended."""
+    await delete_settled_rows()
+    await delete_old_jobs(context.app.job_manager)
+
+
+async def delete_settled_rows() -> None:
+    """A bounded number a transaction, until there are no more."""
+    for some_went in (_delete_settled, _delete_ended_sessions):
+        while await across_tenants(some_went) >= ROWS_AT_ONCE:
+            pass
+
+
+async def delete_old_jobs(jobs: JobManager) -> None:
+    """Those of them that have ended, however."""
+    hours = int(SETTLED_STAYS.total_seconds()) // 3600
+    await jobs.delete_old_jobs(hours, include_failed=True, include_cancelled=True, include_aborted=True)
 
 
 @proxied.periodic(cron="*/10 * * * *")
@@ -81,6 +105,18 @@ def pack_conversation(conversation: UUID, older_than: timedelta) -> int:
 def _delete_old_drafts() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT delete_old_drafts(%s::interval)", [str(DRAFTS_LIVE)])
+
+
+def _delete_settled() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT delete_settled(%s::interval, %s)", [str(SETTLED_STAYS), ROWS_AT_ONCE])
+        (most,) = cursor.fetchone()
+    return int(most)
+
+
+def _delete_ended_sessions() -> int:
+    ended = Session.objects.filter(expire_date__lt=timezone.now()).values("session_key")[:ROWS_AT_ONCE]
+    return Session.objects.filter(session_key__in=ended).delete()[0]
 
 
 def _packable() -> list[tuple[UUID, UUID]]:

@@ -4,10 +4,11 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
 from django.utils import timezone
 
 from conversations import tasks
-from conversations.models import Event, EventPack, Turn
+from conversations.models import Control, Event, EventPack, PermissionRequest, Turn
 from tenants.context import tenant_context
 from tests.cast import House, Person
 from tests.conversations.stage import Hands, say
@@ -56,3 +57,62 @@ def test_one_that_fails_to_be_packed_stops_no_other(house: House, servers: TestS
     assert not is_packed(house.owner, broken)
     pack()
     assert is_packed(house.owner, broken)
+
+
+async def test_what_was_settled_long_ago_goes_and_nothing_else(
+    house: House, servers: TestServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "ROWS_AT_ONCE", 2)
+    kept = await asyncio.to_thread(settle, house)
+    with servers.as_admin() as admin:
+        ended = "INSERT INTO django_session VALUES (%s, 'x', now() - interval '1 minute')"
+        for number in range(3):
+            admin.execute(ended, [f"ended-{number}-{house.id}"[:40]])
+        admin.execute(
+            "INSERT INTO django_session VALUES (%s, 'x', now() + interval '1 hour')", [str(house.id)]
+        )
+        jobs = admin.execute(
+            "WITH made AS (INSERT INTO procrastinate_jobs (queue_name, task_name, status) "
+            "SELECT 'default', 'test', s::procrastinate_job_status FROM unnest(%s::text[]) s RETURNING id) "
+            "INSERT INTO procrastinate_events (job_id, type, at) "
+            "SELECT id, 'succeeded', now() - interval '40 days' FROM made RETURNING job_id",
+            [["succeeded", "failed", "todo"]],
+        ).fetchall()
+    async with tasks.job_queue() as working:
+        await tasks.delete_settled_rows()
+        await tasks.delete_old_jobs(working.job_manager)
+    assert await asyncio.to_thread(left_of, house) == kept
+    with servers.as_admin() as admin:
+        count = "SELECT count(*) FROM django_session WHERE session_key LIKE %s OR session_key = %s"
+        assert admin.execute(count, ["ended-%", str(house.id)]).fetchone() == (1,)
+        left = admin.execute(
+            "SELECT status::text FROM procrastinate_jobs WHERE id = ANY(%s)", [[job for (job,) in jobs]]
+        ).fetchall()
+        assert left == [("todo",)]
+
+
+def settle(house: House) -> set[object]:
+    """Controls and questions, young and old, settled and open; those that have to stay."""
+    hands, now = Hands.claiming(say(house.member.caller)), timezone.now()
+    old, young = (
+        now - tasks.SETTLED_STAYS - timedelta(hours=1),
+        now - tasks.SETTLED_STAYS + timedelta(hours=1),
+    )
+    about = {"tenant": house.tenant, "conversation_id": hands.claim.conversation, "turn_id": hands.claim.turn}
+    with tenant_context(house.id):
+        made = [
+            [
+                Control.objects.create(kind=Control.Kind.INTERRUPT, taken_at=settled, **about).id,
+                PermissionRequest.objects.create(asked_at=old, decided_at=settled, **about).id,
+            ]
+            for settled in (old, young, None)
+        ]
+    return {*made[1], *made[2]}
+
+
+def left_of(house: House) -> set[object]:
+    with tenant_context(house.id):
+        return {
+            *Control.objects.values_list("id", flat=True),
+            *PermissionRequest.objects.values_list("id", flat=True),
+        }
