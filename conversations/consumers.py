@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
@@ -42,6 +43,7 @@ from tenants.rates import Window, rates
 logger = logging.getLogger("parley.socket")
 
 type Frame = dict[str, Any]
+type Delivery = Callable[[list[Wire]], Awaitable[None]]
 
 RESTART = 1012
 REFUSED = 4000  # and the status of the error, as in 4401 and 4429
@@ -283,6 +285,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def follow(self, conversation: UUID, after: int) -> None:
         """Send what comes after `after`; a second subscription to the same conversation replaces the first."""
+        deliver = await self.delivery(conversation, after)
         former = self.following.pop(conversation, None)
         if former is not None:
             former.cancel()
@@ -290,13 +293,13 @@ class ChatConsumer(AsyncWebsocketConsumer):
             raise InvalidRequest(
                 _("One socket follows at most %(most)d conversations.") % {"most": MOST_SUBSCRIPTIONS}
             )
-        self.following[conversation] = asyncio.create_task(self._follow(conversation, after))
+        self.following[conversation] = asyncio.create_task(self._follow(conversation, after, deliver))
 
-    async def _follow(self, conversation: UUID, after: int) -> None:
+    async def _follow(self, conversation: UUID, after: int, deliver: Delivery) -> None:
         try:
             async with Feed(self.caller.tenant_id, conversation, after) as feed:
                 async for batch in feed:
-                    await self.deliver(conversation, batch)
+                    await deliver(batch)
         except Exception:  # whatever it was: a reader that stops in silence would wait for ever
             logger.exception("A subscription failed")
             await self.close(RESTART)  # the client comes back and catches up from its cursor
@@ -304,7 +307,11 @@ class ChatConsumer(AsyncWebsocketConsumer):
             self.following.pop(conversation, None)
             await self.say(error_frame(NotFound(_("This conversation was deleted."))))
 
-    async def deliver(self, conversation: UUID, batch: list[Wire]) -> None:
+    async def delivery(self, conversation: UUID, after: int) -> Delivery:
+        """How the batches of one subscription are sent; what it has to remember goes with the subscription."""
+        return self._say_all
+
+    async def _say_all(self, batch: list[Wire]) -> None:
         """Send one batch of events. Waits while the reader is behind."""
         for event in batch:
             await self.say(event)
@@ -321,23 +328,17 @@ _one_at_a_time: "WeakValueDictionary[UUID, asyncio.Lock]" = WeakValueDictionary(
 class PageConsumer(ChatConsumer):
     """The socket of a page: the same commands, and patches of the page in place of events."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.threads: dict[UUID, Thread] = {}
-
     async def connect(self) -> None:
         slug = self.scope["url_route"]["kwargs"]["slug"]
         self.scope["query_string"] = f"tenant={slug}".encode()
         await super().connect()
 
-    async def follow(self, conversation: UUID, after: int) -> None:
-        self.threads[conversation] = await in_tenant(
-            self.caller.tenant_id, thread_at, self.caller, conversation, after
-        )
-        await super().follow(conversation, after)
+    async def delivery(self, conversation: UUID, after: int) -> Delivery:
+        thread = await in_tenant(self.caller.tenant_id, thread_at, self.caller, conversation, after)
+        return partial(self._say_patches, conversation, thread)
 
-    async def deliver(self, conversation: UUID, batch: list[Wire]) -> None:
-        thread, run = self.threads[conversation], copy_context().run
+    async def _say_patches(self, conversation: UUID, thread: Thread, batch: list[Wire]) -> None:
+        run = copy_context().run
         async with _one_at_a_time.setdefault(self.caller.tenant_id, asyncio.Lock()):
             loop = asyncio.get_running_loop()
             patches = await loop.run_in_executor(_renderers, run, thread.apply_all, batch)

@@ -1,6 +1,7 @@
 """The socket's mouth, through the whole ASGI stack: who may come in, what each frame does, what is refused."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
@@ -16,6 +17,7 @@ from config.asgi import application
 from conversations import consumers
 from conversations.models import Conversation
 from conversations.prompts import MOST_CHARACTERS
+from conversations.rendering import Thread
 from tenants.context import tenant_context
 from tenants.models import ApiKey, Membership
 from tenants.roles import Role
@@ -668,6 +670,32 @@ async def test_a_page_gets_patches_in_place_of_events(
     await page.tell("subscribe", conversation=NOBODYS)
     assert await page.hear_error() == "not_found_error"
     await page.lives()
+
+
+async def test_a_pages_socket_remembers_nothing_of_what_it_follows_no_more(
+    house: House, member: Person, sockets: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "MOST_SUBSCRIPTIONS", 1)
+    refused = await sync_to_async(say)(member.caller)
+    conversation, _hands = await sync_to_async(_played)(member)
+    page = await enter(sockets, Socket.with_cookie(member, path=f"/t/{house.slug}/live"))
+    for _ in range(2):
+        await page.tell("subscribe", conversation=conversation, after=4)
+        await page.hear()
+    await page.tell("subscribe", conversation=str(refused.conversation))
+    assert await page.hear_error() == "invalid_request_error"
+    assert _threads_in_memory(conversation, str(refused.conversation)) == [conversation]
+    await sync_to_async(_delete_all)(member)
+    assert await page.hear_error() == "not_found_error"
+    assert _threads_in_memory(conversation) == []
+    await page.lives()
+
+
+def _threads_in_memory(*conversations: str) -> list[str]:
+    """Of which of these some page's state is held, by anybody in this process."""
+    gc.collect()
+    held = [thing.conversation for thing in gc.get_objects() if isinstance(thing, Thread)]
+    return [conversation for conversation in held if conversation in conversations]
 
 
 async def test_a_page_of_another_tenant_has_no_socket(house: House, outsider: Person) -> None:
