@@ -130,6 +130,8 @@ KEY_MESSAGES_PER_SECOND = env.int("KEY_MESSAGES_PER_SECOND", default=20)
 MEMBER_QUEUED_TURNS = env.int("MEMBER_QUEUED_TURNS", default=200)
 KEY_CALLS_PER_SECOND = env.int("KEY_CALLS_PER_SECOND", default=300)
 KEY_FRAMES_PER_SECOND = env.int("KEY_FRAMES_PER_SECOND", default=100)
+# Pages, of each person who is signed in; of all others, of each address.
+PAGES_PER_SECOND = env.int("PAGES_PER_SECOND", default=100)
 
 # How many refusals of one member a minute are kept in the audit; those beyond are counted nowhere.
 AUDIT_REFUSALS_PER_MINUTE = env.int("AUDIT_REFUSALS_PER_MINUTE", default=60)
@@ -169,6 +171,7 @@ MIDDLEWARE = [
     "config.static_files.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
+    "tenants.middleware.PageRateMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -282,15 +285,15 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "config.logs.Line", "secrets": _SECRETS}},
-    # A 503 is an answer of ours (/ready, while something is missing), not an error to log at each poll.
+    # Answers of ours, not errors to log at each poll (/ready, while something is missing) or of each flood.
     "filters": {
-        "not_503": {
+        "not_busy": {
             "()": "django.utils.log.CallbackFilter",
-            "callback": lambda record: getattr(record, "status_code", None) != 503,
+            "callback": lambda record: getattr(record, "status_code", None) not in (429, 503),
         }
     },
     "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["not_503"]},
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["not_busy"]},
     },
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {

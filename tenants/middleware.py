@@ -1,10 +1,15 @@
-"""What every request gets: an id; and on a tenant's pages, who is acting there, with the tenant named."""
+"""What every request gets: an id, and a count where it is for a page.
+On a tenant's pages: who is acting there, with the tenant named.
+"""
 
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from inspect import iscoroutinefunction, markcoroutinefunction
+from ipaddress import IPv6Address, ip_interface
 from typing import Any, ClassVar
 
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
@@ -14,12 +19,14 @@ from tenants.access import Caller
 from tenants.audit import REFUSALS, call_of, note_refusal, note_refusal_of_tenant, object_of
 from tenants.authentication import memberships_of
 from tenants.context import tenant_context
-from tenants.errors import ApiError
+from tenants.errors import ApiError, RateLimited
 from tenants.models import User
+from tenants.rates import rates
 from tenants.sign_ins import note_first_act
 
 # What is shown there is one person's: no cache on the way keeps it for another.
 PRIVATE = ("/v1/", "/t/")
+PROBES = frozenset({"/health", "/ready", "/metrics"})
 
 type Answer = HttpResponseBase | Awaitable[HttpResponseBase]
 
@@ -65,6 +72,39 @@ def names_its_tenant[V: Callable[..., Any]](view: V) -> V:
     """A view that begins with something slow: it is called in no transaction, and names its tenant after that."""
     view.names_its_tenant = True  # type: ignore[attr-defined]
     return view
+
+
+class PageRateMiddleware(_Middleware):
+    """Counts pages for each signed-in person and, of strangers, for each address. One too many is a page with 429.
+
+    Calls of the API are counted by their caller, and probes not at all. Nor is anything in the synchronous world,
+    where no server is.
+    """
+
+    def __call__(self, request: HttpRequest) -> Answer:
+        path = request.path_info
+        if path.startswith("/v1/") or path in PROBES or not iscoroutinefunction(self.get_response):
+            return self.get_response(request)
+        return self._counted(request)
+
+    async def _counted(self, request: HttpRequest) -> HttpResponseBase:
+        try:
+            await rates().count_page(await _asking(request))
+        except RateLimited as error:
+            return page_for(request, error)
+        answer = self.get_response(request)
+        assert not isinstance(answer, HttpResponseBase)
+        return await answer
+
+
+async def _asking(request: HttpRequest) -> str:
+    """The person of the session, or the address; of IPv6 its network, all of which one has to choose from."""
+    if person := await request.session.aget(SESSION_KEY):
+        return str(person)
+    address: str = request.META.get("REMOTE_ADDR", "")
+    with suppress(ValueError):
+        address = str(ip_interface(f"{IPv6Address(address)}/64").network)
+    return address
 
 
 class CurrentTenantMiddleware(_Middleware):
@@ -121,6 +161,8 @@ def page_for(request: HttpRequest, error: ApiError) -> HttpResponseBase:
     handler: Callable[..., HttpResponseBase] = get_resolver().resolve_error_handler(kind)
     answer = handler(request, exception=error)
     answer.status_code = error.status
+    if error.retry_after is not None:
+        answer.headers["retry-after"] = str(error.retry_after)
     return answer
 
 

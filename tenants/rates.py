@@ -1,4 +1,5 @@
-"""How much one API key, or one signed-in member, may do: counted in Redis for all web processes together.
+"""How much one API key, one signed-in person, or one address of who is nobody yet, may do: counted in Redis for all
+web processes together.
 
 A rate counts over five seconds, so that a burst which is no flood passes. Without Redis nobody is refused; where
 so many ask it at once that its connections are not enough, who waits too long is.
@@ -85,15 +86,19 @@ class Rates:
 
     async def count_message(self, caller: Caller) -> None:
         """RateLimited when the caller has sent too many messages lately."""
-        await self._count("messages", settings.KEY_MESSAGES_PER_SECOND, caller)
+        await self._count("messages", settings.KEY_MESSAGES_PER_SECOND, _who(caller))
 
     async def count_call(self, caller: Caller) -> None:
         """RateLimited when the caller has made too many calls over HTTP lately, other than messages."""
-        await self._count("calls", settings.KEY_CALLS_PER_SECOND, caller)
+        await self._count("calls", settings.KEY_CALLS_PER_SECOND, _who(caller))
+
+    async def count_page(self, who: str) -> None:
+        """RateLimited when `who` (a person, or the address of a stranger) has asked for too many pages lately."""
+        await self._count("pages", settings.PAGES_PER_SECOND, who)
 
     async def open_socket(self, caller: Caller, socket: UUID) -> None:
         """Count a new socket; RateLimited when the caller has too many, or opened too many lately."""
-        await self._count("sockets", settings.KEY_SOCKETS_PER_SECOND, caller)
+        await self._count("sockets", settings.KEY_SOCKETS_PER_SECOND, _who(caller))
         await self.open_stream(caller, socket)
 
     async def open_stream(self, caller: Caller, socket: UUID) -> None:
@@ -119,10 +124,10 @@ class Rates:
         if who in self._frames and self._frames[who].is_idle():
             del self._frames[who]
 
-    async def _count(self, what: str, per_second: int, caller: Caller) -> None:
+    async def _count(self, what: str, per_second: int, who: str) -> None:
         limit = RateLimitItemPerSecond(per_second * WINDOW, WINDOW, namespace=what)
-        if not await self._unless_away(lambda: self._limiter.hit(limit, _who(caller)), True):
-            seconds = await self._unless_away(lambda: self._seconds_until_free(limit, caller), 1)
+        if not await self._unless_away(lambda: self._limiter.hit(limit, who), True):
+            seconds = await self._unless_away(lambda: self._seconds_until_free(limit, who), 1)
             raise RateLimited(_("Too many at once. Try again in a moment."), retry_after=seconds)
 
     async def _unless_away[T](self, asked: Callable[[], Awaitable[T]], otherwise: T) -> T:
@@ -143,8 +148,8 @@ class Rates:
         except TimeoutError:
             raise RateLimited(_("Too many at once. Try again in a moment."), retry_after=1) from None
 
-    async def _seconds_until_free(self, limit: RateLimitItem, caller: Caller) -> int:
-        window = await self._limiter.get_window_stats(limit, _who(caller))
+    async def _seconds_until_free(self, limit: RateLimitItem, who: str) -> int:
+        window = await self._limiter.get_window_stats(limit, who)
         return max(1, ceil(window.reset_time - time.time()))
 
     async def _count_socket(self, caller: Caller, socket: UUID) -> int:

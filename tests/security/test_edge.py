@@ -4,20 +4,23 @@ import asyncio
 import json
 import time
 from contextlib import AsyncExitStack
+from itertools import cycle
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
+from channels.testing import HttpCommunicator
 from django.test import AsyncClient
 
+from config.asgi import application
 from conversations.consumers import MOST_SUBSCRIPTIONS, open_sockets
 from conversations.models import Turn
 from tenants import rates as rates_module
 from tenants.context import tenant_context
 from tenants.errors import RateLimited
 from tenants.rates import Rates, rates
-from tests.cast import Person
+from tests.cast import House, Person
 from tests.conversations.stage import say
 from tests.conversations.test_consumers import Socket, enter, sockets
 
@@ -80,6 +83,7 @@ def test_t22_the_limits_are_what_the_contract_allows(settings: Any) -> None:
     assert settings.KEY_SOCKETS_PER_SECOND == 20
     assert settings.KEY_MESSAGES_PER_SECOND == 20
     assert (settings.KEY_CALLS_PER_SECOND, settings.KEY_FRAMES_PER_SECOND) == (300, 100)
+    assert settings.PAGES_PER_SECOND == 100
 
 
 async def test_t22_twenty_messages_in_one_second_pass(owner: Person, sockets: AsyncExitStack) -> None:
@@ -328,6 +332,57 @@ async def test_t22_a_flood_that_takes_all_connections_to_redis_is_counted_all_th
     assert sum(one is None for one in said) == 5
     assert {type(one) for one in said} == {type(None), RateLimited}
     assert "Redis is away" not in caplog.text
+
+
+async def _page(path: str, address: str = "192.0.2.1", **headers: str) -> tuple[int, dict[bytes, bytes], str]:
+    """A page, asked for from an address: its status, headers and text."""
+    named = {"host": "testserver"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    asked = HttpCommunicator(
+        application, "GET", path, headers=[(name.encode(), value.encode()) for name, value in named.items()]
+    )
+    asked.scope["client"] = (address, 0)
+    answer = await asked.get_response(timeout=10)
+    return answer["status"], dict(answer["headers"]), answer["body"].decode()
+
+
+async def test_t22_a_flood_of_pages_is_refused_with_a_page_that_says_so(house: House, settings: Any) -> None:
+    settings.PAGES_PER_SECOND = 1
+    cookie, another = await sync_to_async(lambda: (house.member.cookie, house.viewer.cookie))()
+    paths = [f"/t/{house.slug}/", f"/t/{house.slug}/conversations", "/", "/nothing", "/t/nowhere/"]
+    assert [(await _page(path, cookie=cookie))[0] for path in paths] == [200, 200, 302, 404, 404]
+    for address in ("192.0.2.1", "192.0.2.2"):
+        status, headers, text = await _page(f"/t/{house.slug}/", address, cookie=cookie)
+        assert (status, headers[b"Content-Type"]) == (429, b"text/html; charset=utf-8")
+        assert "Slower, please" in text and "Too many at once" in text
+        assert headers[b"request-id"].decode() in text
+        assert 1 <= int(headers[b"retry-after"]) <= 5
+    # Another person at the same address has a count of their own, and so have calls.
+    assert (await _page(f"/t/{house.slug}/", cookie=another))[0] == 200
+    assert (await _page("/v1/conversations", cookie=cookie))[0] == 200
+    assert (await _page("/health", cookie=cookie))[0] == 200
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    ("addresses", "elsewhere"),
+    [
+        (["192.0.2.77"], "192.0.2.78"),
+        (["2001:db8:7:7::1", "2001:db8:7:7:ffff::2"], "2001:db8:7:8::1"),
+    ],
+    ids=["IPv4", "a network of IPv6"],
+)
+async def test_t22_strangers_are_counted_by_their_address(
+    settings: Any, addresses: list[str], elsewhere: str
+) -> None:
+    settings.PAGES_PER_SECOND = 1
+    given = cycle(addresses)
+
+    async def ask() -> int:
+        made_up = {"cookie": f"sessionid={uuid4().hex}", "x_forwarded_for": "198.51.100.9"}
+        return (await _page("/accounts/login/", next(given), **made_up))[0]
+
+    assert [await ask() for _ in range(7)] == [200] * 5 + [429] * 2
+    assert (await _page("/accounts/login/", elsewhere))[0] == 200
 
 
 async def test_t22_streams_count_as_sockets_until_they_end(

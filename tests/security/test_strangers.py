@@ -98,7 +98,7 @@ def theirs(owner: Person) -> Objects:
 @pytest.fixture
 def unhurried(settings: Any) -> None:
     """Limits are another test's."""
-    settings.KEY_MESSAGES_PER_SECOND = settings.AUDIT_REFUSALS_PER_MINUTE = 10_000
+    settings.KEY_MESSAGES_PER_SECOND = settings.PAGES_PER_SECOND = settings.AUDIT_REFUSALS_PER_MINUTE = 10_000
     settings.ACCOUNT_RATE_LIMITS = False
 
 
