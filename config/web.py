@@ -3,7 +3,7 @@
 Daphne's `send()` never waits, so a reader that stalls fills the memory. Here each connection registers as a
 push producer of its transport, and `send()` waits while the transport holds more than 64 KiB (Twisted's own
 mark). A reader that takes nothing for `stall_seconds` is dropped. The other way round, frames and bodies are
-limited in size, and a socket whose application lags behind is not read from.
+limited in size and have to come in time, and a socket whose application lags behind is not read from.
 
 On the first SIGTERM or SIGINT the server goes on answering (`/ready` says 503 from then on), closes the
 sockets with 1012 and endless streams with their end, lets running requests finish for at most
@@ -30,12 +30,14 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import LogEvent, globalLogBeginner
+from twisted.web.http import HTTPChannel
 
 from conversations.flow import EXTENSION, STALL_SECONDS, Flow, StalledReader
 
 logger = logging.getLogger("parley.web")
 
 reactor: Any = installed_reactor  # Twisted types it as a module; it is the asyncio reactor
+untyped_channel: Any = HTTPChannel  # some of its methods have no types
 
 type Message = dict[str, Any]
 type Application = Callable[
@@ -56,6 +58,10 @@ class Limits:
     kernel_unsent: int = 128 * 1024
     stall_seconds: float = STALL_SECONDS
     drain_seconds: float = 25.0
+    head_seconds: float = 20.0
+    body_seconds: float = 30.0  # in any of which as many bytes a second have to come as body_rate
+    body_rate: int = 512
+    idle_seconds: float = 60.0  # between two requests
     # The timeout stays below the interval: a second ping would lose the first one's timer, which then fires.
     ping_interval: int = 25
     ping_timeout: int = 20
@@ -67,6 +73,65 @@ class Producer(Flow):
     pauseProducing = Flow.pause
     resumeProducing = Flow.resume
     stopProducing = Flow.stop
+
+
+class Channel(untyped_channel):  # type: ignore[misc]
+    """One connection. Each part of a request has its time, and so has the pause between two.
+
+    Twisted's own timer, which begins anew with each byte, is off.
+    """
+
+    timer: asyncio.TimerHandle | None = None
+    resting = False
+    taken = 0
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.wait(self.limits.head_seconds)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.resting:
+            self.resting = False
+            self.wait(self.limits.head_seconds)
+        super().dataReceived(data)
+
+    def allHeadersReceived(self) -> None:
+        super().allHeadersReceived()
+        self.taken = 0
+        self.wait(self.limits.body_seconds)
+
+    def allContentReceived(self) -> None:
+        self.wait(None)
+        super().allContentReceived()
+
+    def requestDone(self, request: "Request") -> None:
+        self.resting = True
+        self.wait(self.limits.idle_seconds)
+        super().requestDone(request)
+
+    def connectionLost(self, reason: Any) -> None:
+        self.wait(None)
+        super().connectionLost(reason)
+
+    @property
+    def limits(self) -> Limits:
+        limits: Limits = self.factory.server.limits
+        return limits
+
+    def wait(self, seconds: float | None) -> None:
+        """Close the connection after so long, or not at all, unless told anew before that."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = asyncio.get_running_loop().call_later(seconds, self.look) if seconds else None
+
+    def look(self) -> None:
+        """The time is up: a body that came along well gets as much again."""
+        received = self.requests[-1].received if self.requests else 0
+        if received - self.taken < self.limits.body_rate * self.limits.body_seconds:
+            self.timeoutConnection()
+        else:
+            self.taken = received
+            self.wait(self.limits.body_seconds)
 
 
 class Request(WebRequest):  # type: ignore[misc]  # Daphne is untyped
@@ -209,6 +274,12 @@ def restarting() -> ConnectionDeny:
 
 
 class Factory(HTTPFactory):  # type: ignore[misc]  # Daphne is untyped
+    protocol = Channel
+
+    def __init__(self, server: "Server") -> None:
+        super().__init__(server)
+        self.timeOut = None
+
     def buildProtocol(self, addr: Any) -> Any:
         protocol = super().buildProtocol(addr)
         protocol.requestFactory = Request

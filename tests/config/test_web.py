@@ -107,6 +107,12 @@ def impatient() -> Iterator[Web]:
         yield web
 
 
+@pytest.fixture(scope="module")
+def strict() -> Iterator[Web]:
+    with running(head_seconds=1, body_seconds=1, body_rate=500, idle_seconds=2) as web:
+        yield web
+
+
 @pytest.mark.parametrize("upgrade", [True, False], ids=["socket", "stream"])
 def test_readers_that_stall_cost_less_than_a_megabyte_each_and_are_dropped(
     impatient: Web, upgrade: bool
@@ -205,6 +211,76 @@ def test_a_body_without_end_is_cut_off(web: Web) -> None:
     endless = iter(lambda: b"x" * 65_536, b"")
     with pytest.raises(httpx.TransportError):
         httpx.post(f"{web.url}/body", content=endless)
+
+
+POST = b"POST /body HTTP/1.1\r\nHost: test\r\n"
+UPGRADE = (
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n"
+)
+# How a request begins, and what then comes of it, ten times a second.
+TRICKLES = {
+    "nothing": (b"", b""),
+    "a first line": (b"GE", b"T"),
+    "headers": (POST, b"x: y\r\n"),
+    "a body": (POST + b"Content-Length: 100000\r\n\r\n", b"x"),
+    "chunks": (POST + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x\r\n", b"x\r\n1\r\n"),
+    "a chunk's length": (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+    "a handshake": (b"GET /commands HTTP/1.1\r\nContent-Length: 9999\r\n" + UPGRADE + b"\r\n", b"x"),
+    "a second request": (POST + b"Content-Length: 1\r\n\r\nxGET /seen HTTP/1.1\r\n", b"x: y\r\n"),
+}
+
+
+def seconds_until_closed(web: Web, begin: bytes, then: bytes, most: float = 5) -> float:
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", web.port)) as client, suppress(ConnectionError):
+        client.settimeout(0.1)
+        client.sendall(begin)
+        while time.monotonic() - began < most:
+            with suppress(TimeoutError):
+                if not client.recv(65_536):
+                    break
+                time.sleep(0.1)
+            client.sendall(then)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("trickle", TRICKLES)
+def test_t22_a_request_that_trickles_in_is_not_waited_for(strict: Web, trickle: str) -> None:
+    assert 0.9 < seconds_until_closed(strict, *TRICKLES[trickle]) < 3
+
+
+def test_a_slow_upload_that_comes_along_is_taken(strict: Web) -> None:
+    def slowly() -> Iterator[bytes]:
+        for _ in range(30):
+            yield b"x" * 100
+            time.sleep(0.1)
+
+    assert httpx.post(f"{strict.url}/body", content=slowly()).json()["size"] == 3000
+
+
+def test_a_connection_rests_for_a_while_between_two_requests(strict: Web) -> None:
+    with socket.create_connection(("127.0.0.1", strict.port)) as client:
+        for _ in range(2):
+            client.sendall(b"GET /seen HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert client.recv(65_536).startswith(b"HTTP/1.1 200")
+            time.sleep(1.3)  # longer than a head may take
+        client.settimeout(3)
+        assert client.recv(65_536) == b""
+
+
+def test_what_is_answered_or_talked_about_has_its_time(strict: Web) -> None:
+    slow = Streamed(strict, "/slow?30")
+    with strict.open("/commands") as client:
+        time.sleep(2.5)
+        client.send('{"send": 3}')
+        assert client.recv(timeout=5) == "xxx"
+    slow.join(timeout=5)
+    assert slow.content.endswith(b"done")
+
+
+def test_by_default_a_slow_line_has_its_time(web: Web) -> None:
+    for trickle in ("headers", "a body"):
+        assert seconds_until_closed(web, *TRICKLES[trickle], most=4) >= 4
 
 
 def test_a_form_reaches_the_application_whole(web: Web) -> None:
