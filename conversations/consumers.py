@@ -28,6 +28,7 @@ from conversations.events import Wire, open_events
 from conversations.feeds import Feed
 from conversations.history import thread_of
 from conversations.nudges import nudge_runners
+from conversations.parts import Patch
 from conversations.people import People
 from conversations.prompts import is_storable
 from conversations.rendering import Thread
@@ -320,8 +321,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.send(text_data=json.dumps(frame, ensure_ascii=False))
 
 
-# A long answer takes a second or so: beside the loop, and one of a tenant's at a time, for the others' sake.
-_renderers = ThreadPoolExecutor(4, "render")
+# A long answer takes a second or so: beside the loop, and one of a tenant's at a time, for the others' sake. More
+# threads would make nothing sooner, and the loop wait longer for its turn between them.
+_renderers = ThreadPoolExecutor(2, "render")
 _one_at_a_time: "WeakValueDictionary[UUID, asyncio.Lock]" = WeakValueDictionary()
 
 
@@ -338,10 +340,7 @@ class PageConsumer(ChatConsumer):
         return partial(self._say_patches, conversation, thread)
 
     async def _say_patches(self, conversation: UUID, thread: Thread, batch: list[Wire]) -> None:
-        run = copy_context().run
-        async with _one_at_a_time.setdefault(self.caller.tenant_id, asyncio.Lock()):
-            loop = asyncio.get_running_loop()
-            patches = await loop.run_in_executor(_renderers, run, thread.apply_all, batch)
+        patches = await rendered(self.caller.tenant_id, thread, batch)
         await self.say(
             {
                 "type": "patches",
@@ -350,6 +349,16 @@ class PageConsumer(ChatConsumer):
                 "patches": patches,
             }
         )
+
+
+async def rendered(tenant: UUID, thread: Thread, batch: list[Wire]) -> list[Patch]:
+    """The patches of a batch. Work that nobody waits for any more goes on, and keeps its tenant's place."""
+    place = _one_at_a_time.setdefault(tenant, asyncio.Lock())
+    await place.acquire()
+    work = partial(copy_context().run, thread.apply_all, batch)
+    job = asyncio.get_running_loop().run_in_executor(_renderers, work)
+    job.add_done_callback(lambda _job: place.release())
+    return await asyncio.shield(job)
 
 
 def thread_at(caller: Caller, conversation: UUID, seq: int) -> Thread:
