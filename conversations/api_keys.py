@@ -91,7 +91,7 @@ def api_key(request: TenantRequest, slug: str, key_id: UUID) -> HttpResponse:
         row = ApiKey.objects.all().of(request.caller, key_id, writing=True)
         return _page(request, ApiKeyForm(), row.rotate(request.caller, form.cleaned_data["overlap"]))
     found = ApiKey.objects.all().of(request.caller, key_id)
-    found.revoke(request.caller)
+    found.revoke(request.caller, with_made="with_made" in request.POST)
     messages.success(request, _("%(name)s was revoked. Nobody can use it any more.") % {"name": found.name})
     return redirect("api_keys", slug)
 
@@ -100,9 +100,10 @@ def _page(
     request: TenantRequest, form: ApiKeyForm, made: Made | None = None, status: int = 200
 ) -> HttpResponse:
     caller = request.caller
+    keys = list(ApiKey.objects.all().seen_by(caller))
     context: dict[str, Any] = {
         "page": Surroundings.of(caller, section="api_keys"),
-        "keys": ApiKey.objects.all().seen_by(caller),
+        "keys": [(key, key.made_with(keys)) for key in keys],
         "me": caller.member_id,
         "form": form if caller.may(Action.KEEP_KEYS) else None,
         "overlaps": OVERLAPS,

@@ -67,10 +67,12 @@ async def rotate_key(request: HttpRequest, key: str, body: Rotation) -> Status[R
     return Status(201, await in_tenant(caller.tenant_id, _rotate, caller, key, body))
 
 
-@router.delete("/api-keys/{key}", response={204: None}, summary="Revoke it")
-async def revoke_key(request: HttpRequest, key: str) -> Status[None]:
+@router.delete(
+    "/api-keys/{key}", response={204: None}, summary="Revoke it; with_made: what was made with it, too"
+)
+async def revoke_key(request: HttpRequest, key: str, with_made: bool = False) -> Status[None]:
     caller = _caller(request)
-    await in_tenant(caller.tenant_id, _revoke, caller, key)
+    await in_tenant(caller.tenant_id, _revoke, caller, key, with_made)
     return Status(204, None)
 
 
@@ -83,6 +85,7 @@ def key_record(key: ApiKey) -> Record:
         "scopes": list(key.scopes),
         "member": str(key.member_id),
         "email": key.member.user.email,
+        "made_by": str(key.made_by) if key.made_by else None,
         "created_at": key.created_at.isoformat(),
         "expires_at": key.expires_at.isoformat() if key.expires_at else None,
         "last_used_at": key.last_used_at.isoformat() if key.last_used_at else None,
@@ -131,6 +134,6 @@ def _rotate(caller: Caller, key: str, body: Rotation) -> Record:
     return key_record(made) | {"key": text}
 
 
-def _revoke(caller: Caller, key: str) -> None:
+def _revoke(caller: Caller, key: str, with_made: bool) -> None:
     caller.require(Action.KEEP_KEYS)
-    ApiKey.objects.of(caller, key).revoke(caller)
+    ApiKey.objects.of(caller, key).revoke(caller, with_made=with_made)

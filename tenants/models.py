@@ -466,6 +466,11 @@ class Credential(TenantRow):
             Credential.objects.filter(id=self.id).update(last_used_at=timezone.now())
 
 
+def hold_member(member: UUID) -> None:
+    """Lock a member's row, before any of their keys: these are made and changed one after the other."""
+    Membership.objects.select_for_update(of=("self",), no_key=True).filter(id=member).first()
+
+
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     """Inside the tenant's context, as everything here."""
 
@@ -480,6 +485,8 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         NotFound, or PermissionDenied: whoever changes or rotates a key could act as its member.
         """
         keys = self.seen_by(caller).filter(id=uuid_of(key))
+        if writing:
+            hold_member(caller.member_id)
         row = (keys.select_for_update(of=("self",)) if writing else keys).first()
         if row is None:
             raise NotFound(_("There is no such API key."))
@@ -496,10 +503,11 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         caller.require(Action.KEEP_KEYS)
         if not caller.scopes.issuperset(scopes):
             raise PermissionDenied(_("A key can't make a key with more scopes than it has."))
-        # Its row locked: a removal that is under way ends this, or deletes the key.
-        rows = Membership.objects.current().select_for_update(of=("self",), no_key=True)
-        membership = rows.select_related("user").filter(id=caller.member_id).first()
-        if membership is None:
+        # A removal that is under way ends this, or deletes the key.
+        hold_member(caller.member_id)
+        rows = Membership.objects.current().select_related("user")
+        membership = rows.filter(id=caller.member_id).first()
+        if membership is None or (caller.key_id and not self.filter(id=caller.key_id).exists()):
             raise AuthenticationError
         if self.filter(member=membership).count() >= MOST_KEYS:
             raise Conflict(_("You have %(most)d keys. Revoke some first.") % {"most": MOST_KEYS})
@@ -530,6 +538,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             digest=digest_of(plain),
             scopes=scopes,
             expires_at=checked_future(expires_at),
+            made_by=by.key_id if by else None,
         )
         key.note(Act.API_KEY_MADE, by, scopes=scopes, expires_at=key.expires_at)
         return key, plain
@@ -554,6 +563,8 @@ class ApiKey(TenantRow):
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    # The key that it was made with, always one of the same member; null where a person or a command made it.
+    made_by = models.UUIDField(null=True, blank=True, editable=False)
 
     objects = ApiKeyQuerySet.as_manager()
 
@@ -579,10 +590,23 @@ class ApiKey(TenantRow):
         self.name = checked_name(name)
         self.save(update_fields=["name"])
 
-    def revoke(self, by: "Caller | User") -> None:
-        """Nobody can use it any more."""
-        self.note(Act.API_KEY_REVOKED, by)
-        self.delete()
+    def made_with(self, keys: Iterable["ApiKey"]) -> list["ApiKey"]:
+        """Those of `keys` that were made with this one, or with one that was."""
+        made, makers = [], {self.id}
+        for key in sorted(keys, key=lambda key: key.created_at):
+            if key.made_by in makers:
+                made.append(key)
+                makers.add(key.id)
+        return made
+
+    def revoke(self, by: "Caller | User", *, with_made: bool = False) -> None:
+        """Nobody can use it any more; `with_made`: nor those that were made with it."""
+        hold_member(self.member_id)
+        made = self.made_with(ApiKey.objects.filter(member_id=self.member_id)) if with_made else []
+        ApiKey.objects.filter(made_by=self.id).update(made_by=self.made_by)
+        for key in (self, *made):
+            key.note(Act.API_KEY_REVOKED, by)
+            key.delete()
 
     def expire_at(self, time: datetime | None, caller: Caller) -> None:
         """InvalidRequest for a time that has passed; no later than the key that the caller came with."""

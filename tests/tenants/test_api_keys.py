@@ -4,11 +4,15 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from django.test import Client
 from django.utils import timezone
 
+from tenants.acts import Act
+from tenants.authentication import caller_for_key
 from tenants.context import tenant_context
-from tenants.models import ApiKey, digest_of
+from tenants.errors import AuthenticationError
+from tenants.models import ApiKey, AuditEvent, digest_of
 from tenants.roles import Role
 from tests.cast import House
 
@@ -53,6 +57,55 @@ def test_a_key_makes_no_key_with_more_than_it_has(house: House) -> None:
     assert call(text, "POST", "", {"name": "Same"}, 201)["scopes"] == ["admin", "read"]
     [wide, *_rest] = [row for row in call(house.member.key, "GET")["data"] if "write" in row["scopes"]]
     call(text, "POST", f"/{wide['id']}/rotate", {}, 403)
+
+
+def chain_of(house: House) -> tuple[Any, Any, Any]:
+    """A key, one that was made with it, and one that was made with that."""
+    first = call(house.member.key, "POST", "", {"name": "First"}, 201)
+    second = call(first["key"], "POST", "", {"name": "Second"}, 201)
+    third = call(second["key"], "POST", f"/{second['id']}/rotate", {}, 201)
+    return first, second, third
+
+
+def names_of(house: House) -> set[str]:
+    return {f"{row['name']} {row['prefix']}" for row in call(house.member.key, "GET")["data"]}
+
+
+def test_a_key_is_revoked_with_all_that_were_made_with_it_on_request(house: House) -> None:
+    first, second, third = chain_of(house)
+    assert [row["made_by"] for row in (second, third)] == [first["id"], second["id"]]
+    before = names_of(house)
+    call(house.member.key, "DELETE", f"/{second['id']}", status=204)
+    assert call(third["key"], "GET", f"/{third['id']}")["made_by"] == first["id"]
+    call(house.member.key, "DELETE", f"/{first['id']}?with_made=true", status=204)
+    for made in (first, second, third):
+        call(made["key"], "GET", status=401)
+    gone = {f"{made['name']} {made['prefix']}" for made in (first, second, third)}
+    assert before - names_of(house) == gone
+    with tenant_context(house.id):
+        revoked = AuditEvent.objects.filter(act=Act.API_KEY_REVOKED).values_list("about", flat=True)
+        assert {str(one) for one in revoked} == {made["id"] for made in (first, second, third)}
+
+
+def test_the_page_names_what_was_made_with_a_key_and_revokes_it_too_unless_told_otherwise(
+    house: House,
+) -> None:
+    first, second, third = chain_of(house)
+    page = house.member.client.get(f"/t/{house.slug}/api-keys/").content.decode()
+    assert page.count("too:") == 3 and 'name="with_made" checked' in page
+    path = f"/t/{house.slug}/api-keys"
+    house.member.client.post(f"{path}/{second['id']}/", {"act": "revoke"})
+    call(third["key"], "GET")
+    house.member.client.post(f"{path}/{first['id']}/", {"act": "revoke", "with_made": "on"})
+    call(third["key"], "GET", status=401)
+
+
+def test_a_key_that_was_just_revoked_makes_no_other(house: House) -> None:
+    made = call(house.member.key, "POST", "", {"name": "Short-lived"}, 201)
+    caller = caller_for_key(made["key"])
+    call(house.member.key, "DELETE", f"/{made['id']}", status=204)
+    with tenant_context(house.id), pytest.raises(AuthenticationError):
+        ApiKey.objects.issue_for(caller, "Late", {"read"})
 
 
 def test_members_manage_their_own_and_admins_see_and_revoke_all(house: House) -> None:
