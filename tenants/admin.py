@@ -79,7 +79,7 @@ class TenantAdmin(TenantRowAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> TemplateResponse:
-        query = request.GET.get("q", "").strip()[:100]
+        query = request.GET.get("q", "").replace("\0", "").strip()[:100]  # no text of a database's has it
         context = self.admin_site.each_context(request) | {
             "title": _("Tenants"),
             "opts": self.opts,
@@ -89,7 +89,8 @@ class TenantAdmin(TenantRowAdmin):
         return TemplateResponse(request, "admin/tenants.html", context)
 
     def save_model(self, request: HttpRequest, obj: Tenant, form: "ModelForm[Tenant]", change: bool) -> None:
-        super().save_model(request, obj, form, change)
+        """Only what was asked: the rest of the row, its key above all, may have changed meanwhile."""
+        obj.save(update_fields=form.changed_data)
         assert isinstance(request.user, User)
         obj.note_change(request.user, form.changed_data)
 

@@ -1,6 +1,8 @@
 """The platform's admin: who gets in, and that it sees one tenant at a time, and of that no secret and no text."""
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from uuid import UUID, uuid4
 
@@ -8,6 +10,8 @@ import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.core.management import call_command
+from django.db import connections
+from django.db.models.signals import pre_save
 from django.test import Client
 from django.urls import URLPattern, URLResolver, reverse
 
@@ -17,8 +21,10 @@ from tenants.context import tenant_context
 from tenants.errors import AuthenticationError
 from tenants.models import ApiKey, AuditEvent, Credential, Membership, Tenant
 from tenants.roles import Role
+from tenants.rotation import change_key
 from tests.cast import House, Person, found_house
 from tests.conversations.stage import say, turn_of
+from tests.tenants import test_rotation as rotation_tests
 from tests.tenants.test_credentials import SECRET, keep
 
 SAID = "what only its author may read"
@@ -145,6 +151,38 @@ def test_a_tenants_least_tier_and_ceiling_are_set(house: House, platform_admin: 
     with tenant_context(house.id):
         tenant = Tenant.objects.get()
     assert (tenant.least_tier, tenant.ceiling_usd, tenant.slug) == ("bubblewrap", Decimal(9), house.slug)
+
+
+def test_a_tenant_that_is_changed_while_its_key_changes_keeps_the_new_key(
+    house: House, platform_admin: Client
+) -> None:
+    secrets = rotation_tests.keep(house)
+    look_into(platform_admin, house)
+
+    def change_meanwhile(instance: Tenant, **_signal: object) -> None:
+        pre_save.disconnect(change_meanwhile, Tenant)
+        with ThreadPoolExecutor(1) as elsewhere:
+            assert elsewhere.submit(in_a_thread, change_key, house.id).result(20) == []
+
+    pre_save.connect(change_meanwhile, Tenant)
+    page = reverse("admin:tenants_tenant_change", args=[house.id])
+    platform_admin.post(page, {"name": "Renamed", "least_tier": "", "allowed_models": ""})
+    assert rotation_tests.tenant_of(house).name == "Renamed"
+    assert rotation_tests.opened(house) == secrets
+
+
+def in_a_thread[T](work: Callable[[UUID], T], tenant: UUID) -> T:
+    """With a connection of its own, which is closed after."""
+    try:
+        return work(tenant)
+    finally:
+        connections.close_all()
+
+
+def test_a_tenant_is_found_by_a_text_that_no_database_holds(house: House, platform_admin: Client) -> None:
+    answer = platform_admin.get("/admin/tenants/tenant/", {"q": f"{house.slug}\0"})
+    assert answer.status_code == 200
+    assert reverse("admin:choose_tenant", args=[house.id]) in answer.text
 
 
 def test_nothing_secret_and_nothing_that_was_said_is_on_any_page(
