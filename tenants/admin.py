@@ -45,7 +45,8 @@ class UserAdmin(PlatformAdmin):
     def save_model(self, request: HttpRequest, obj: User, form: "ModelForm[User]", change: bool) -> None:
         # Who may not sign in belongs nowhere, as that function sees it.
         before = memberships_of(obj)
-        super().save_model(request, obj, form, change)
+        # Not the password, which they may have changed meanwhile.
+        obj.save(update_fields=form.changed_data)
         told = {
             name: form.cleaned_data[name] for name in ("is_active", "is_staff") if name in form.changed_data
         }

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.hashers import make_password
 from django.core.management import call_command
 from django.db import connections
 from django.db.models.signals import pre_save
@@ -19,7 +20,7 @@ from tenants.acts import Act
 from tenants.authentication import caller_for_key, memberships_of
 from tenants.context import tenant_context
 from tenants.errors import AuthenticationError
-from tenants.models import ApiKey, AuditEvent, Credential, Membership, Tenant
+from tenants.models import ApiKey, AuditEvent, Credential, Membership, Tenant, User
 from tenants.roles import Role
 from tenants.rotation import change_key
 from tests.cast import House, Person, found_house
@@ -171,10 +172,31 @@ def test_a_tenant_that_is_changed_while_its_key_changes_keeps_the_new_key(
     assert rotation_tests.opened(house) == secrets
 
 
-def in_a_thread[T](work: Callable[[UUID], T], tenant: UUID) -> T:
+def test_a_person_that_is_changed_while_they_change_their_password_keeps_the_new_one(
+    house: House, platform_admin: Client
+) -> None:
+    person = house.member.user
+
+    def set_password(id_: UUID) -> int:
+        return User.objects.filter(id=id_).update(password=make_password("a new long one"))
+
+    def change_meanwhile(instance: User, **_signal: object) -> None:
+        pre_save.disconnect(change_meanwhile, User)
+        with ThreadPoolExecutor(1) as elsewhere:
+            assert elsewhere.submit(in_a_thread, set_password, person.id).result(20) == 1
+
+    pre_save.connect(change_meanwhile, User)
+    page = reverse("admin:tenants_user_change", args=[person.id])
+    platform_admin.post(page, {"name": "Renamed", "is_active": "on"})
+    person.refresh_from_db()
+    assert person.name == "Renamed"
+    assert person.check_password("a new long one")
+
+
+def in_a_thread[T](work: Callable[[UUID], T], of: UUID) -> T:
     """With a connection of its own, which is closed after."""
     try:
-        return work(tenant)
+        return work(of)
     finally:
         connections.close_all()
 
