@@ -24,7 +24,14 @@ from tenants.api_keys import router as api_keys_router
 from tenants.audit_api import router as audit_router
 from tenants.authentication import caller_for_request
 from tenants.context import across_tenants
-from tenants.errors import ApiError, InvalidRequest, NotFound, Overloaded, PermissionDenied, TooLarge
+from tenants.errors import (
+    ApiError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    TooLarge,
+    database_fault,
+)
 from tenants.origins import is_foreign
 from tenants.people_api import router as people_router
 from tenants.rates import rates
@@ -34,7 +41,6 @@ logger = logging.getLogger("parley.api")
 # `submit_turn` counts them already. A second trip would only make their first words later.
 COUNTED_AS_MESSAGES = frozenset({"chat_stream", "submit"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-TOOK_TOO_LONG = "57014"  # SQLSTATE query_canceled
 PATIENCE = {429: 1, 529: 5}  # seconds to wait, where the error itself does not say
 
 
@@ -101,11 +107,9 @@ def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
 
 
 def on_database_away(request: HttpRequest, error: DatabaseFault | type[DatabaseFault]) -> HttpResponse:
-    """The database is away, or takes no writes: no bug, and over when it is back."""
+    """No bug, and over when it is back."""
     logger.error("%s %s: %s", request.method, request.path, error)
-    if getattr(error.__cause__, "sqlstate", None) == TOOK_TOO_LONG:
-        return _answer(request, Overloaded(_("The database took too long for this. Try again in a moment.")))
-    return _answer(request, ApiError(_("The database did not answer. Try again in a moment.")))
+    return _answer(request, database_fault(error))
 
 
 for _kind in (OperationalError, InterfaceError, InternalError):

@@ -37,7 +37,14 @@ from tenants import audit
 from tenants.access import Caller
 from tenants.authentication import caller_for_scope, has_key, headers_of
 from tenants.context import across_tenants, in_tenant
-from tenants.errors import ApiError, AuthenticationError, InvalidRequest, NotFound, RateLimited
+from tenants.errors import (
+    ApiError,
+    AuthenticationError,
+    InvalidRequest,
+    NotFound,
+    RateLimited,
+    database_fault,
+)
 from tenants.origins import is_ours
 from tenants.rates import Window, rates
 
@@ -205,9 +212,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
         except ApiError as error:
             await self.note_refusal(frame, error)
             await self.say(error_frame(error) | subject_of(frame))
-        except Error:
+        except Error as error:
             logger.exception("A command failed in the database")
-            await self.say(error_frame(ApiError(_("The database did not answer. Try again in a moment."))))
+            await self.say(error_frame(database_fault(error)) | subject_of(frame))
 
     async def note_refusal(self, frame: Frame, error: ApiError) -> None:
         if error.status in audit.REFUSALS:

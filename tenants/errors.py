@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 
 from django.utils.translation import gettext as _
 
+TOOK_TOO_LONG = "57014"  # SQLSTATE query_canceled
+
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -114,3 +116,10 @@ class Overloaded(ApiError):
 
     def default_message(self) -> str:
         return _("Everything is busy. Try again in a moment.")
+
+
+def database_fault(error: Exception | type[Exception]) -> ApiError:
+    """What to tell of a database that is away, takes no writes, or took longer than a statement may: no bug."""
+    if getattr(error.__cause__, "sqlstate", None) == TOOK_TOO_LONG:
+        return Overloaded(_("The database took too long for this. Try again in a moment."))
+    return ApiError(_("The database did not answer. Try again in a moment."))

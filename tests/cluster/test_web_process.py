@@ -10,7 +10,7 @@ import httpx
 import pytest
 from django.db import connection
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from conversations.hosts import Said, say_alive, say_gone
 from tests.cast import House
@@ -62,10 +62,13 @@ def test_servers_that_do_not_answer_are_named_and_a_stop_does_not_wait_for_them(
         web.child.wait(timeout=8)
 
 
+def web_socket(web: Process, key: str) -> ClientConnection:
+    return connect(f"ws://127.0.0.1:{web.port}/v1/chat/ws", additional_headers={"x-api-key": key}, proxy=None)
+
+
 def test_a_socket_learns_that_the_server_restarts(house: House) -> None:
     with web_process() as web:
-        address = f"ws://127.0.0.1:{web.port}/v1/chat/ws"
-        with connect(address, additional_headers={"x-api-key": house.owner.key}, proxy=None) as client:
+        with web_socket(web, house.owner.key) as client:
             client.send(json.dumps({"type": "ping"}))
             assert json.loads(client.recv(timeout=5)) == {"type": "pong"}
             web.child.terminate()
@@ -90,6 +93,20 @@ def test_a_statement_that_takes_too_long_ends_and_who_asked_is_told(
             assert time.monotonic() - asked < 3
         assert (answer.status_code, answer.json()["error"]["type"]) == (529, "overloaded_error")
         assert int(answer.headers["retry-after"]) > 0
+
+        with servers.as_admin() as admin, admin.transaction(), web_socket(web, person.key) as client:
+            admin.execute("SELECT FROM conversations_conversation WHERE id = %s FOR UPDATE", [conversation])
+            message = {
+                "type": "message",
+                "id": str(uuid4()),
+                "conversation": str(conversation),
+                "content": "later",
+            }
+            client.send(json.dumps(message))
+            told = json.loads(client.recv(timeout=3))
+        assert (told["type"], told["id"]) == ("error", message["id"])
+        assert told["error"]["type"] == "overloaded_error", told
+
         assert httpx.patch(web.url + path, json={"title": "now"}, headers=key).json()["title"] == "now"
 
 
