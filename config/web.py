@@ -61,7 +61,7 @@ class Limits:
     head_seconds: float = 20.0
     body_seconds: float = 30.0  # in any of which as many bytes a second have to come as body_rate
     body_rate: int = 512
-    idle_seconds: float = 60.0  # between two requests
+    idle_seconds: float = 75.0  # between two requests: longer than proxies rest, so that they close first
     # The timeout stays below the interval: a second ping would lose the first one's timer, which then fires.
     ping_interval: int = 25
     ping_timeout: int = 20
