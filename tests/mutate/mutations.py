@@ -126,7 +126,7 @@ MUTATIONS = (
         "tests/security/test_edge.py::test_t22_a_flood_of_messages_gets_errors_and_the_socket_lives_on",
         (
             "tenants/rates.py",
-            'await self._count("messages", settings.KEY_MESSAGES_PER_SECOND, caller)',
+            'await self._count("messages", settings.KEY_MESSAGES_PER_SECOND, _who(caller))',
             "return",
         ),
     ),
