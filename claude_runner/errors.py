@@ -4,7 +4,7 @@ EngineError
 ├── SandboxUnavailable   the wanted tier can't be had on this machine
 ├── CliMissing           there is no Claude Code CLI to start
 ├── StartFailed          the process did not come up
-├── NoRoom               every process of this host is busy
+├── NoRoom               every process of this host is busy, or its disk is full
 ├── Busy                 the conversation has a turn already
 └── Refused              the account does not let a request go to the model
 """

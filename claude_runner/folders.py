@@ -23,7 +23,7 @@ from uuid import UUID
 
 from claude_runner import seccomp
 from claude_runner.cli import stage
-from claude_runner.errors import SandboxUnavailable
+from claude_runner.errors import NoRoom, SandboxUnavailable
 from claude_runner.spec import RunnerSettings
 
 LONGEST_SOCKET_PATH = 107
@@ -113,6 +113,7 @@ class Folders:
     def __init__(self, settings: RunnerSettings) -> None:
         self.root = settings.sandbox_dir.resolve()
         self._drops = os.geteuid() == 0
+        self._free_disk = settings.free_disk
         self._first, self._uids = _usable_uids(settings)
         if len(str(self.socket(UUID(int=0)))) > LONGEST_SOCKET_PATH:
             raise SandboxUnavailable(
@@ -169,6 +170,15 @@ class Folders:
     def has_files(self, conversation: str) -> bool:
         workspace = self.folder(UUID(conversation)) / "workspace"
         return workspace.is_dir() and any(workspace.iterdir())
+
+    def check_room(self) -> None:
+        """Raises NoRoom where the disk is as good as full: a turn there would end in the middle of something."""
+        there = os.statvfs(self.root)
+        if there.f_bavail * there.f_frsize < self._free_disk or (there.f_files and not there.f_favail):
+            raise NoRoom(
+                "The disk of this conversation's machine is nearly full. Tell who runs this server, and send the "
+                "message again when there is room."
+            )
 
     def kept(self) -> list[UUID]:
         """The conversations that have a folder here."""

@@ -100,6 +100,7 @@ class Pool:
         began = monotonic()
         self._interrupted.discard(spec.conversation)
         try:
+            self._folders.check_room()
             if spec.conversation not in self._processes:
                 # Nothing starts for an account that would refuse the first request.
                 await account.admit()

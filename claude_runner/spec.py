@@ -74,7 +74,8 @@ class RunnerSettings:
     """What one host's engine needs to know. Times in seconds.
 
     `sandbox_dir` must be short: a unix socket's path has 108 bytes. `max_processes=None` takes the limit from
-    the memory of the machine. `cli_path=None` takes the CLI that the SDK's wheel brings.
+    the memory of the machine. `cli_path=None` takes the CLI that the SDK's wheel brings. With less than `free_disk`
+    bytes left for its files the host begins no turn.
     """
 
     sandbox_dir: Path
@@ -85,6 +86,7 @@ class RunnerSettings:
     hung_after: float = 180.0
     start_within: float = 60.0
     max_retries: int = 6
+    free_disk: int = 512 << 20
     limits: Limits = Limits()
     # A range that neither distributions nor systemd hand out: see systemd's UIDS-GIDS.
     first_uid: int = 1_879_048_192

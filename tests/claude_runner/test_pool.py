@@ -41,6 +41,16 @@ async def test_the_busy_are_not_disturbed(new_engine: NewEngine) -> None:
     assert (await waiting).text == "my turn"
 
 
+async def test_on_a_disk_that_is_nearly_full_no_turn_begins(new_engine: NewEngine) -> None:
+    engine = await new_engine(free_disk=1 << 60)
+    said = await engine.say("echo hello")
+    assert [event.type for event in said.events] == ["turn.failed"]
+    assert said.end.error is not None
+    assert said.end.error["type"] == "overloaded_error"
+    assert "nearly full" in said.end.error["message"]
+    assert engine.pool.live() == set()
+
+
 async def test_who_waits_too_long_is_told(new_engine: NewEngine) -> None:
     engine = await new_engine(max_processes=1)
     turn = asyncio.create_task(engine.say("slow 60 6"))

@@ -85,6 +85,7 @@ def settings_for(folder: Path, name: str) -> RunnerSettings:
         sandbox_dir=folder,
         tier=Tier(settings.SANDBOX_TIER) if settings.SANDBOX_TIER else None,
         max_processes=settings.RUNNER_MAX_PROCESSES or None,
+        free_disk=settings.RUNNER_FREE_DISK_MB << 20,
         first_uid=FIRST_UID + slot * UIDS_PER_RUNNER,
         uids=UIDS_PER_RUNNER,
         limits=Limits(
