@@ -22,6 +22,8 @@ from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from tenants.access import Caller
@@ -65,7 +67,11 @@ class Rates:
 
     def __init__(self, url: str) -> None:
         self._places = Semaphore(MOST_ASKING)
-        self._redis = Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
+        # Once more: what seems late may have lain there while this process was held up.
+        retry = Retry(NoBackoff(), 1)
+        self._redis = Redis.from_url(
+            url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, retry=retry
+        )
         storage = RedisStorage(
             f"async+{url}",
             implementation="redispy",
