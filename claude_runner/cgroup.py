@@ -7,6 +7,7 @@ that a conversation starts weighs as much as any other group, which is what the 
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import time
@@ -83,21 +84,25 @@ class Group:
 
 
 class Groups:
-    """Where this runner makes them: `parents`, without repetition; empty where it may not."""
+    """Where this runner makes them: `parents`, without repetition; empty where it may not.
 
-    def __init__(self, mounts: str = "", own: str = "") -> None:
+    `folder` is this runner's own: its former process's groups are removed, and no neighbour's, of which one
+    that was just made is as empty as one that was left.
+    """
+
+    def __init__(self, folder: Path, mounts: str = "", own: str = "") -> None:
+        self._prefix = f"{PREFIX}{hashlib.sha256(bytes(folder)).hexdigest()[:8]}-"
         mounts = mounts or Path("/proc/self/mountinfo").read_text()
         own = own or Path("/proc/self/cgroup").read_text()
         found = [_version_2(mounts, own)] if _version_2(mounts, own) else _version_1(mounts, own)
         self.parents = tuple(dict.fromkeys(folder for folder in found if folder is not None))
         for parent in self.parents:
-            for left in parent.glob(f"{PREFIX}*"):
-                if left.name != RUNNER:
-                    _removed(left)
+            for left in parent.glob(f"{self._prefix}*"):
+                _removed(left)
 
     def make(self, conversation: str, limits: Limits, behind: float) -> Group:
         """A new group with these walls; one without folders where groups can't be made."""
-        group = Group(tuple(parent / f"{PREFIX}{conversation}" for parent in self.parents))
+        group = Group(tuple(parent / f"{self._prefix}{conversation}" for parent in self.parents))
         try:
             for folder in group.folders:
                 folder.mkdir(exist_ok=True)

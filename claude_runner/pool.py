@@ -51,7 +51,8 @@ class Pool:
         self._folders = Folders(settings)
         # A cold start takes 0.7 s of CPU: more at once only makes each of them later.
         gate = asyncio.Semaphore(max(2, os.cpu_count() or 2))
-        self._host = Host(settings, tier, stage_cli(settings), Upstreams(addresses_of), gate, Groups())
+        groups = Groups(self._folders.root)
+        self._host = Host(settings, tier, stage_cli(settings), Upstreams(addresses_of), gate, groups)
         self._limit = settings.max_processes or processes_that_fit()
         self._processes: dict[str, Process] = {}
         self._interrupted: set[str] = set()

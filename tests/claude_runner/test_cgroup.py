@@ -18,6 +18,7 @@ from claude_runner.limits import Watch
 from claude_runner.sandbox import walled
 
 LIMITS = Limits(memory=800, processes=80)
+RUNNER = Path("/var/lib/parley/one")
 TIERS = [Tier.NONE, Tier.BUBBLEWRAP_UID if os.geteuid() == 0 else Tier.BUBBLEWRAP]
 
 
@@ -35,25 +36,35 @@ def _folder(path: Path, **files: str) -> Path:
 def test_version_1_has_a_folder_for_each_controller(tmp_path: Path) -> None:
     folders = [_folder(tmp_path / name) for name in ("memory", "pids", "cpu", "cpuacct")]
     mounts = "".join(_mounts("cgroup", folder, folder.name) for folder in folders)
-    groups = Groups(mounts, "7:pids:/\n4:memory:/\n3:cpu,cpuacct:/\n1:name=systemd:/\n")
+    groups = Groups(RUNNER, mounts, "7:pids:/\n4:memory:/\n3:cpu,cpuacct:/\n1:name=systemd:/\n")
     assert set(groups.parents) == set(folders)
 
 
 def test_version_2_has_one_and_the_runner_steps_aside(tmp_path: Path) -> None:
     own = _folder(tmp_path / "all", controllers="cpu io memory pids", subtree_control="")
-    assert Groups(_mounts("cgroup2", own), "0::/\n").parents == (own,)
+    assert Groups(RUNNER, _mounts("cgroup2", own), "0::/\n").parents == (own,)
     assert (own / "parley-runner" / "cgroup.procs").read_text() == "0"
     assert (own / "cgroup.subtree_control").read_text() == "+memory +pids +cpu"
-    again = Groups(_mounts("cgroup2", own), "0::/parley-runner\n")
+    again = Groups(RUNNER, _mounts("cgroup2", own), "0::/parley-runner\n")
     assert again.parents == (own,)
+
+
+def test_a_runner_removes_what_its_former_process_left_and_no_neighbours_group(tmp_path: Path) -> None:
+    """A neighbour's that was just made is empty, too, and its process is about to enter it."""
+    own = _folder(tmp_path / "all", controllers="cpu io memory pids", subtree_control="")
+    mounts = _mounts("cgroup2", own)
+    left = Groups(RUNNER, mounts, "0::/\n").make("one", LIMITS, 9 / 8)
+    neighbours = Groups(Path("/var/lib/parley/two"), mounts, "0::/\n").make("one", LIMITS, 9 / 8)
+    Groups(RUNNER, mounts, "0::/\n")
+    assert [folder.exists() for group in (left, neighbours) for folder in group.folders] == [False, True]
 
 
 def test_version_2_shares_processors_out_where_they_were_handed_over(tmp_path: Path) -> None:
     own = _folder(tmp_path / "all", controllers="memory pids", subtree_control="")
-    assert Groups(_mounts("cgroup2", own), "0::/\n").parents == (own,)
+    assert Groups(RUNNER, _mounts("cgroup2", own), "0::/\n").parents == (own,)
     assert (own / "cgroup.subtree_control").read_text() == "+memory +pids"
     less = _folder(tmp_path / "less", controllers="cpu pids", subtree_control="")
-    assert Groups(_mounts("cgroup2", less), "0::/\n").parents == ()
+    assert Groups(RUNNER, _mounts("cgroup2", less), "0::/\n").parents == ()
 
 
 def test_what_was_not_handed_over_is_left_alone(tmp_path: Path) -> None:
@@ -61,12 +72,12 @@ def test_what_was_not_handed_over_is_left_alone(tmp_path: Path) -> None:
     _folder(tmp_path / "pids")
     _folder(tmp_path / "pids" / "foreign")
     mounts = _mounts("cgroup", tmp_path / "pids", "pids")
-    assert Groups(mounts, "7:pids:/foreign\n").parents == () or os.geteuid() != 0
+    assert Groups(RUNNER, mounts, "7:pids:/foreign\n").parents == () or os.geteuid() != 0
     readable = _mounts("cgroup", tmp_path / "pids", "pids", options="ro")
-    assert Groups(readable, "7:pids:/\n").parents == ()
+    assert Groups(RUNNER, readable, "7:pids:/\n").parents == ()
     elsewhere = _mounts("cgroup", tmp_path / "pids", "pids", root="/other")
-    assert Groups(elsewhere, "7:pids:/\n").parents == ()
-    assert Groups(_mounts("tmpfs", tmp_path), "0::/\n").parents == ()
+    assert Groups(RUNNER, elsewhere, "7:pids:/\n").parents == ()
+    assert Groups(RUNNER, _mounts("tmpfs", tmp_path), "0::/\n").parents == ()
 
 
 def test_a_group_without_folders_does_nothing() -> None:
@@ -103,7 +114,7 @@ def test_the_processors_time_of_both_versions(tmp_path: Path) -> None:
 
 
 def test_a_group_that_cannot_be_made_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    groups = Groups(_mounts("tmpfs", tmp_path), "0::/\n")
+    groups = Groups(RUNNER, _mounts("tmpfs", tmp_path), "0::/\n")
     groups.parents = (tmp_path / "gone",)
     assert groups.make(str(uuid4()), LIMITS, 1.0) == Group()
     assert "no control group" in caplog.text
@@ -147,7 +158,7 @@ def _spent(group: Group, pid: int) -> float:
 @pytest.mark.needs_bubblewrap
 def test_t16_a_busy_conversation_leaves_another_its_share(new_sandbox_dir: Callable[[], Path]) -> None:
     """Eight sessions of loops against one loop, on one processor."""
-    groups, loop = Groups(), "setsid sh -c 'while :; do :; done' &"
+    groups, loop = Groups(RUNNER), "setsid sh -c 'while :; do :; done' &"
     made = [groups.make(str(uuid4()), Limits(), 1.0) for _ in range(2)]
     if not any(
         (folder / "cpu.shares").exists() or (folder / "cpu.weight").exists() for folder in made[0].folders
@@ -175,7 +186,7 @@ def test_t16_a_busy_conversation_leaves_another_its_share(new_sandbox_dir: Calla
 @pytest.mark.parametrize("tier", TIERS)
 def test_all_of_a_launch_is_in_its_group(new_sandbox_dir: Callable[[], Path], tier: Tier) -> None:
     """In the groups that this machine gives us, if it gives any: none is a case too."""
-    groups = Groups()
+    groups = Groups(RUNNER)
     place = Folders(RunnerSettings(new_sandbox_dir())).place(str(uuid4()))
     place.make(place.config)
     group = groups.make(str(uuid4()), LIMITS, 1.0)

@@ -5,9 +5,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.client import Client
@@ -73,7 +75,12 @@ def host(standing: Installation, column: str) -> Any:
 
 
 def claudes(runner: Process) -> list[int]:
-    return [process.pid for process in runner.family() if process.name() == "claude"]
+    found = []
+    for process in runner.family():
+        with suppress(psutil.NoSuchProcess):  # a probe, say, that has ended meanwhile
+            if process.name() == "claude":
+                found.append(process.pid)
+    return found
 
 
 def waits_for(client: Client, conversation: str) -> str:
